@@ -1,0 +1,3 @@
+"""blindtune: train classifier heads on encrypted embeddings."""
+
+__version__ = "0.1.0"
