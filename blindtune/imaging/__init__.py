@@ -1,1 +1,17 @@
+"""Scans → arrays: DICOM, PNG, JPEG, embeddings; cohorts, patients, splits. No encryption here."""
 
+from blindtune.imaging.arrays import Embeddings, load_embeddings
+from blindtune.imaging.cohort import Cohort, load_cohort
+from blindtune.imaging.formats import GreyImage, read_image
+from blindtune.imaging.transform import centre_crop, prepare
+
+__all__ = [
+    "Cohort",
+    "Embeddings",
+    "GreyImage",
+    "centre_crop",
+    "load_cohort",
+    "load_embeddings",
+    "prepare",
+    "read_image",
+]

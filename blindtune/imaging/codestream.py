@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 _J2K_START = b"\xff\x4f\xff\x51"
-_SOF_MARKERS = frozenset({*range(0xC0, 0xC4), *range(0xC5, 0xC8), *range(0xC9, 0xCC), *range(0xCD, 0xD0), 0xF7})
+_SOF_MARKERS = frozenset(
+    {*range(0xC0, 0xC4), *range(0xC5, 0xC8), *range(0xC9, 0xCC), *range(0xCD, 0xD0), 0xF7}
+)
 
 
 def declared_size(stream: bytes) -> tuple[int, int] | None:

@@ -108,12 +108,12 @@ def _pydicom_errors(where: str) -> Iterator[None]:
 
 def _refuse_deflate_bomb(path: Path) -> None:
     """Bound what a deflated dataset grows to: pydicom inflates it whole before parsing."""
-    from pydicom.filereader import read_partial
+    from pydicom.filereader import read_file_meta_info
 
+    meta = read_file_meta_info(path)
+    if str(meta.get("TransferSyntaxUID", "")) != _DEFLATED_UID:
+        return
     with path.open("rb") as file:
-        meta = read_partial(file, stop_when=lambda *_: True).file_meta
-        if str(meta.get("TransferSyntaxUID", "")) != _DEFLATED_UID:
-            return
         file.seek(128 + 4 + 12 + int(meta.FileMetaInformationGroupLength))
         inflate = zlib.decompressobj(-zlib.MAX_WBITS)
         left = MAX_FILE_BYTES
@@ -125,17 +125,13 @@ def _refuse_deflate_bomb(path: Path) -> None:
             left -= len(inflate.decompress(pending, 1 << 20))
             pending = inflate.unconsumed_tail
     if left <= 0:
-        raise InputError(
-            f"inflates to more than {MAX_FILE_BYTES >> 20} MiB", where=path.name, remedy=_REMEDY
-        )
+        raise InputError(f"inflates to more than {MAX_FILE_BYTES >> 20} MiB", where=path.name, remedy=_REMEDY)
 
 
 def _check_is_one_image(dataset: Any, where: str) -> None:
     if not any(name in dataset for name in ("PixelData", "FloatPixelData", "DoubleFloatPixelData")):
         kind = getattr(dataset.get("SOPClassUID"), "name", "") or dataset.get("Modality") or "unknown kind"
-        raise InputError(
-            f"DICOM without an image ({kind})", where=where, remedy="Leave it out of the study."
-        )
+        raise InputError(f"DICOM without an image ({kind})", where=where, remedy="Leave it out of the study.")
     frames = int(dataset.get("NumberOfFrames") or 1)
     if frames != 1:
         raise InputError(
