@@ -1,0 +1,94 @@
+"""Reference engines without encryption: one computes on clear slots, one only counts.
+
+Both share the bookkeeping of :class:`~blindtune.he.engine.CheckedEngine`, so what they accept, a real
+engine accepts. :class:`ClearEngine` also reproduces the scale drift of nominal scales, so a real
+engine differs from it by noise alone. Neither protects anything.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from blindtune.errors import EngineError
+from blindtune.he.engine import CheckedEngine, Ciphertext
+
+Slots = NDArray[np.complex128]
+
+
+class ClearEngine(CheckedEngine):
+    """Slot vectors in the clear, with the levels, scales and key checks of a real engine."""
+
+    def encrypt(self, values: NDArray[Any]) -> Ciphertext:
+        """Wrap ``values`` (slots,) at the top level."""
+        return Ciphertext(np.asarray(values, np.complex128).copy(), self.parameters.levels)
+
+    def decrypt(self, a: Ciphertext) -> Slots:
+        """The slot values (slots,)."""
+        return np.asarray(a.raw, np.complex128)
+
+    def dump(self, a: Ciphertext) -> bytes:
+        head = json.dumps([a.level, a.product, a.size]).encode()
+        return len(head).to_bytes(4, "little") + head + self.decrypt(a).tobytes()
+
+    def load(self, data: bytes) -> Ciphertext:
+        n = int.from_bytes(data[:4], "little")
+        level, product, size = json.loads(data[4 : 4 + n])
+        values = np.frombuffer(data[4 + n :], np.complex128)
+        if len(values) != self.parameters.slots:
+            raise EngineError(f"{len(values)} slots instead of {self.parameters.slots}")
+        return Ciphertext(values, level, product, size)
+
+    def _add(self, a: Slots, b: Slots) -> Slots:
+        return a + b
+
+    def _subtract(self, a: Slots, b: Slots) -> Slots:
+        return a - b
+
+    def _multiply_accumulate(self, lefts: list[Slots], rights: list[Slots], onto: Slots | None) -> Slots:
+        total = np.zeros(self.parameters.slots, np.complex128) if onto is None else onto.copy()
+        for a, b in zip(lefts, rights, strict=True):
+            total += a * b
+        return total
+
+    def _relinearise(self, a: Slots) -> Slots:
+        return a
+
+    def _rescale(self, a: Slots, level: int) -> Slots:
+        return a * self.parameters.drift(level)
+
+    def _multiply_scalar(self, a: Slots, factor: float, level: int) -> Slots:
+        return a * factor
+
+    def _rotate(self, a: Slots, steps: int) -> Slots:
+        return np.roll(a, -steps)
+
+    def _conjugate(self, a: Slots) -> Slots:
+        return np.conj(a)
+
+    def _at_level(self, a: Slots, level: int) -> Slots:
+        return a
+
+
+class CountingEngine(CheckedEngine):
+    """Does nothing but count: the planner runs a study's training on it for exact operation counts."""
+
+    def encrypt(self) -> Ciphertext:
+        """A placeholder at the top level."""
+        return Ciphertext(None, self.parameters.levels)
+
+    def dump(self, a: Ciphertext) -> bytes:
+        return json.dumps([a.level, a.product, a.size]).encode()
+
+    def load(self, data: bytes) -> Ciphertext:
+        level, product, size = json.loads(data)
+        return Ciphertext(None, level, product, size)
+
+    def _nothing(self, *_: Any) -> None:
+        return None
+
+    _add = _subtract = _multiply_accumulate = _relinearise = _rescale = _nothing
+    _multiply_scalar = _rotate = _conjugate = _at_level = _nothing
