@@ -1,0 +1,373 @@
+"""Draw a synthetic chest radiograph: attenuation of an invented thorax, projected and exposed.
+
+Lengths are in half image widths: u runs right over the picture in [-1, 1], v down, 0 at the centre.
+The patient faces the viewer, so the heart lies at positive u. No picture of a person was used.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+Field = npt.NDArray[np.float32]
+Finding = Literal["clear", "focal-opacity", "diffuse-pattern"]
+
+
+@dataclass(frozen=True)
+class Anatomy:
+    """What stays the same in all pictures of one patient; lengths in half image widths."""
+
+    body: float
+    cage: float
+    apex: float
+    base: float
+    heart: float
+    heart_tilt: float
+    mediastinum: float
+    rib_spacing: float
+    rib_slope: float
+    rib_contrast: float
+    bulk: float
+    breast: float
+    vessels: int
+    gas: float
+
+    @staticmethod
+    def draw(rng: np.random.Generator) -> Anatomy:
+        """One invented patient."""
+        return Anatomy(
+            body=rng.uniform(0.95, 1.12),
+            cage=rng.uniform(0.68, 0.8),
+            apex=rng.uniform(-0.84, -0.72),
+            base=rng.uniform(0.46, 0.66),
+            heart=rng.uniform(0.24, 0.36),
+            heart_tilt=rng.uniform(0.3, 0.75),
+            mediastinum=rng.uniform(0.1, 0.15),
+            rib_spacing=rng.uniform(0.145, 0.175),
+            rib_slope=rng.uniform(0.25, 0.5),
+            rib_contrast=rng.uniform(0.09, 0.17),
+            bulk=rng.uniform(0.8, 1.25),
+            breast=rng.uniform(0.08, 0.2) if rng.random() < 0.45 else 0.0,
+            vessels=int(rng.integers(2**31)),
+            gas=rng.uniform(0.0, 0.5),
+        )
+
+
+@dataclass(frozen=True)
+class Exposure:
+    """What changes from picture to picture, whatever the finding."""
+
+    angle: float
+    shift: tuple[float, float]
+    zoom: float
+    breath: float
+    gain: float
+    gamma: float
+    photons: float
+    scatter: float
+    leads: int
+    marker: bool
+
+    @staticmethod
+    def draw(rng: np.random.Generator, *, portable: bool) -> Exposure:
+        """One invented exposure; bedside (AP) pictures are noisier and less well placed."""
+        loose = 1.6 if portable else 1.0
+        return Exposure(
+            angle=rng.normal(0.0, 0.025) * loose,
+            shift=(rng.normal(0.0, 0.03) * loose, rng.normal(0.0, 0.03) * loose),
+            zoom=rng.uniform(0.92, 1.08) * (1.05 if portable else 1.0),
+            breath=rng.uniform(-0.07, 0.03) * loose,
+            gain=rng.uniform(0.88, 1.12),
+            gamma=rng.uniform(0.85, 1.2),
+            photons=rng.uniform(1200.0, 4000.0) / loose,
+            scatter=rng.uniform(0.05, 0.2) * loose,
+            leads=int(rng.integers(1, 4)) if portable and rng.random() < 0.6 else 0,
+            marker=bool(rng.random() < 0.7),
+        )
+
+
+def render(
+    shape: tuple[int, int],
+    anatomy: Anatomy,
+    exposure: Exposure,
+    finding: Finding,
+    severity: float,
+    rng: np.random.Generator,
+) -> Field:
+    """Draw one picture.
+
+    Args:
+        shape: (height, width) in pixels.
+        anatomy: of the patient.
+        exposure: of this picture.
+        finding: what to draw into the lungs.
+        severity: strength of the finding; 0 none, 1 plain to see.
+        rng: place and texture of the finding, noise.
+
+    Returns:
+        float32 (height, width) in [0, 1], 1 where attenuation is highest (bone bright).
+    """
+    u, v = _coordinates(shape, exposure)
+    lungs = _lungs(u, v, anatomy, exposure)
+    density = _soft_tissue(u, v, anatomy) - np.float32(0.44) * lungs
+    density += _heart_and_mediastinum(u, v, anatomy, exposure)
+    density += _bones(u, v, anatomy, exposure)
+    density += lungs * _vessels(shape, anatomy, exposure)
+    density += lungs * np.float32(0.035) * noise(shape, rng, scale=3.0, octave=8.0)
+    density += np.float32(0.018) * noise(shape, rng, scale=30.0, octave=90.0)
+    density += _finding(u, v, lungs, anatomy, finding, severity, rng)
+    density += _below_diaphragm(u, v, anatomy, exposure, rng)
+    density += _extras(shape, exposure, rng)
+    return _expose(density, exposure, rng)
+
+
+def blur(field: Field, sigma: float) -> Field:
+    """Gaussian blur, sigma in pixels; the picture wraps round at its borders."""
+    response = np.exp(np.float32(-2.0 * (np.pi * sigma) ** 2) * _squared_frequency(field.shape))
+    return np.asarray(np.fft.irfft2(np.fft.rfft2(field) * response, s=field.shape), dtype=np.float32)
+
+
+def noise(shape: tuple[int, int], rng: np.random.Generator, *, scale: float, octave: float) -> Field:
+    """Band-passed noise of standard deviation 1 with structure between ``scale`` and ``octave`` pixels."""
+    frequency = _squared_frequency(shape)
+    band = np.exp(-frequency * np.float32(scale**2)) - np.exp(-frequency * np.float32(octave**2))
+    white = rng.standard_normal(shape, dtype=np.float32)
+    field = np.fft.irfft2(np.fft.rfft2(white) * band, s=shape)
+    return np.asarray(field / (field.std() + 1e-9), dtype=np.float32)
+
+
+def _squared_frequency(shape: tuple[int, ...]) -> Field:
+    """Squared frequency in cycles a pixel, on the half plane of ``rfft2``."""
+    rows, columns = np.fft.fftfreq(shape[0]), np.fft.rfftfreq(shape[1])
+    return np.asarray(rows[:, None] ** 2 + columns[None, :] ** 2, dtype=np.float32)
+
+
+def _coordinates(shape: tuple[int, int], exposure: Exposure) -> tuple[Field, Field]:
+    height, width = shape
+    x = (np.arange(width, dtype=np.float32)[None, :] - (width - 1) / 2) * (2 / width) - exposure.shift[0]
+    y = (np.arange(height, dtype=np.float32)[:, None] - (height - 1) / 2) * (2 / width) - exposure.shift[1]
+    cos, sin = np.cos(exposure.angle) / exposure.zoom, np.sin(exposure.angle) / exposure.zoom
+    return (x * cos + y * sin).astype(np.float32), (y * cos - x * sin).astype(np.float32)
+
+
+def _step(distance: Field, width: float) -> Field:
+    """A soft edge: 0 where ``distance`` is well below zero, 1 well above, ``width`` wide."""
+    return np.asarray(1.0 / (1.0 + np.exp(np.clip(-distance / width, -30.0, 30.0))), dtype=np.float32)
+
+
+def _dome(
+    u: Field, v: Field, at: tuple[float, float], radii: tuple[float, float], tilt: float = 0.0
+) -> Field:
+    """Thickness of an ellipsoid seen from the front: 1 at its centre, 0 from its outline on."""
+    dx, dy = u - at[0], v - at[1]
+    cos, sin = np.cos(tilt), np.sin(tilt)
+    inside = 1.0 - ((dx * cos + dy * sin) / radii[0]) ** 2 - ((dy * cos - dx * sin) / radii[1]) ** 2
+    return np.sqrt(np.clip(inside, 0.0, None)).astype(np.float32)
+
+
+def _cage_half_width(v: Field, anatomy: Anatomy) -> Field:
+    """Outline of the rib cage: narrow at the apex, near its full width from the middle on."""
+    t = np.clip((v - anatomy.apex) / (anatomy.base - anatomy.apex + 0.25), 0.0, 1.0)
+    return (0.12 + (anatomy.cage - 0.12) * (1.0 - (1.0 - t) ** 2.4) ** 0.62).astype(np.float32)
+
+
+def _diaphragm(u: Field, anatomy: Anatomy, exposure: Exposure) -> Field:
+    """Height of the diaphragm: two domes, the right one (negative u) a little higher."""
+    base = anatomy.base + exposure.breath
+    dome = ((np.abs(u) - 0.33) / 0.42) ** 2
+    return (base + 0.3 * dome - np.where(u < 0, 0.05, 0.0)).astype(np.float32)
+
+
+def _lungs(u: Field, v: Field, anatomy: Anatomy, exposure: Exposure) -> Field:
+    """Thickness of air: 0 outside the lungs, near 1 in their middle."""
+    outer = _cage_half_width(v, anatomy)
+    inner = np.float32(anatomy.mediastinum * 0.8)
+    middle, radius = (outer + inner) / 2, np.maximum((outer - inner) / 2, 1e-3)
+    across = np.clip(1.0 - ((np.abs(u) - middle) / radius) ** 2, 0.0, None) ** 0.33
+    down = np.clip((v - anatomy.apex) / 0.35, 0.0, 1.0) ** 0.5
+    # The lung reaches behind the dome, so it thins out instead of ending at a line.
+    below = _diaphragm(u, anatomy, exposure) - v
+    return np.asarray(across * down * _step(below, 0.012), dtype=np.float32)
+
+
+def _soft_tissue(u: Field, v: Field, anatomy: Anatomy) -> Field:
+    shoulder = _step(v - (anatomy.apex - 0.06 + 0.22 * np.clip(np.abs(u) - 0.25, 0, None)), 0.035)
+    half = 0.24 + (anatomy.body - 0.24) * shoulder
+    thickness = np.sqrt(np.clip(1.0 - (u / half) ** 2, 0.0, None))
+    tissue = np.float32(0.62 * anatomy.bulk) * thickness**0.7 * (0.86 + 0.16 * np.clip(v, -1, 1))
+    # Upper arms hang beside the chest.
+    for side in (-1.0, 1.0):
+        tissue += 0.3 * _dome(u, v, (side * (anatomy.body + 0.1), 0.25), (0.17, 1.0), -side * 0.1)
+    if anatomy.breast:
+        for side in (-1.0, 1.0):
+            shadow = _dome(u, v, (side * 0.42, 0.2), (0.3, 0.33))
+            tissue += np.float32(anatomy.breast) * shadow * _step(v - 0.02, 0.12)
+    return np.asarray(tissue, dtype=np.float32)
+
+
+def _heart_and_mediastinum(u: Field, v: Field, anatomy: Anatomy, exposure: Exposure) -> Field:
+    low = anatomy.base + exposure.breath
+    # Great vessels widen the top, the heart the bottom; between them lies a waist.
+    waist = anatomy.mediastinum * (0.85 + 0.5 * (v + 0.3) ** 2 + 0.12 * np.exp(-(((v + 0.55) / 0.15) ** 2)))
+    column = _step(waist - np.abs(u - 0.02), 0.022) * np.float32(0.27)
+    knob = 0.26 * _dome(u, v, (anatomy.mediastinum, -0.32), (0.085, 0.11))
+    size = anatomy.heart
+    heart = (
+        0.38
+        * _dome(u, v, (0.34 * size + 0.02, low - 0.6 * size), (size * 1.25, size * 0.85), anatomy.heart_tilt)
+        ** 0.7
+    )
+    right = 0.32 * _dome(u, v, (-0.04, low - 0.7 * size), (0.1 + 0.28 * size, size * 0.85)) ** 0.7
+    spine = np.exp(-((u / 0.085) ** 2)) * (0.1 + 0.03 * np.cos(v * (2 * np.pi / 0.135)))
+    trachea = np.exp(-((u + 0.01) ** 2) / 0.0016) * _step(-0.22 - v, 0.02) * np.float32(0.17)
+    hila = np.zeros_like(u)
+    for side, height in ((-1.0, -0.08), (1.0, -0.13)):
+        hila += 0.12 * _dome(u, v, (side * (anatomy.mediastinum + 0.05), height), (0.1, 0.17)) ** 1.5
+    central = np.maximum(np.maximum(column + knob, heart), right)
+    # The abdomen is as dense as the mediastinum, so the column is lost in it.
+    fade = 1.0 - 0.75 * _step(v - low - 0.02, 0.06)
+    return np.asarray((central + spine) * fade - trachea + hila, dtype=np.float32)
+
+
+def _bones(u: Field, v: Field, anatomy: Anatomy, exposure: Exposure) -> Field:
+    out = np.abs(u)
+    cage = _cage_half_width(v, anatomy) + 0.035
+    within = _step(cage - out, 0.012)
+    # Ribs turn edge-on at the chest wall, where the beam passes more bone.
+    edge_on = 1.0 + 0.7 * np.exp(-(((cage - out) / 0.06) ** 2))
+    lift = 0.3 * exposure.breath
+    top = anatomy.apex + 0.05 + lift
+    back = v - top + 0.1 * out - anatomy.rib_slope * out * out + 0.012 * np.sin(3.0 * u + 5.0 * v)
+    faint = 1.0 - 0.8 * _step(v - _diaphragm(u, anatomy, exposure), 0.05)
+    bones = _ladder(back, anatomy.rib_spacing, 9, 0.036) * _step(out - 0.09, 0.02) * edge_on
+    front = v - top - 0.16 - 0.75 * np.clip(anatomy.cage - out, 0, None)
+    start = _step(out - 0.3 - 0.12 * np.clip(v + 0.4, 0, 1), 0.06)
+    bones += 0.6 * _ladder(front, anatomy.rib_spacing, 6, 0.042) * start
+    bones *= within * faint * np.float32(anatomy.rib_contrast)
+    clavicle = anatomy.apex + 0.12 - 0.13 * out + 0.05 * np.sin(out * 6.0) + lift
+    bones += 0.17 * _tube(v - clavicle, 0.034) * _step(out - 0.1, 0.02) * _step(0.78 - out, 0.03)
+    for side in (-1.0, 1.0):
+        bones += 0.22 * _dome(u, v, (side * 0.99, anatomy.apex + 0.16), (0.13, 0.15)) ** 0.8
+        blade = _dome(u, v, (side * 0.83, anatomy.apex + 0.45), (0.15, 0.4), side * 0.2)
+        bones += 0.06 * _step(blade - 0.1, 0.05)
+    return np.asarray(bones, dtype=np.float32)
+
+
+def _ladder(phase: Field, spacing: float, count: int, half: float) -> Field:
+    """``count`` parallel bones, ``spacing`` apart, in one pass: each point sees the nearest."""
+    index = np.clip(np.round(phase / spacing), 0, count - 1)
+    return _tube(phase - index * spacing, half)
+
+
+def _tube(distance: Field, half: float) -> Field:
+    """Profile of a hollow bone: cortex brighter than marrow."""
+    d = np.abs(distance) / half
+    return np.asarray(
+        0.55 * _step(1.0 - d, 0.12) + 0.5 * np.exp(-(((d - 0.85) / 0.25) ** 2)), dtype=np.float32
+    )
+
+
+def _vessels(shape: tuple[int, int], anatomy: Anatomy, exposure: Exposure) -> Field:
+    """Branching vessels from the hila outwards; the tree belongs to the patient."""
+    from PIL import Image, ImageDraw
+
+    rng = np.random.default_rng(anatomy.vessels)
+    height, width = shape
+    canvas = Image.new("L", (width, height), 0)
+    pen = ImageDraw.Draw(canvas)
+
+    def pixel(point: tuple[float, float]) -> tuple[float, float]:
+        cos, sin = np.cos(exposure.angle) * exposure.zoom, np.sin(exposure.angle) * exposure.zoom
+        x = point[0] * cos - point[1] * sin + exposure.shift[0]
+        y = point[1] * cos + point[0] * sin + exposure.shift[1]
+        return float(x * width / 2 + width / 2), float(y * width / 2 + height / 2)
+
+    stack = []
+    for side, top in ((-1.0, -0.08), (1.0, -0.13)):
+        for direction in np.linspace(-1.25, 1.3, 8):
+            angle = direction + rng.normal(0, 0.12)
+            stack.append(((side * (anatomy.mediastinum + 0.03), top), angle, side, 0.024, 0))
+    while stack:
+        start, angle, side, calibre, depth = stack.pop()
+        length = rng.uniform(0.07, 0.14)
+        end = (start[0] + side * np.cos(angle) * length, start[1] + np.sin(angle) * length)
+        shade = int(255 * min(1.0, calibre / 0.024))
+        pen.line([pixel(start), pixel(end)], fill=shade, width=max(1, round(calibre * width / 2)))
+        if depth < 5:
+            stack.append((end, angle + rng.normal(0, 0.2), side, calibre * 0.78, depth + 1))
+            if rng.random() < 0.75:
+                turn = rng.choice([-1.0, 1.0]) * rng.uniform(0.4, 0.8)
+                stack.append((end, angle + turn, side, calibre * 0.62, depth + 1))
+    field = np.asarray(canvas, dtype=np.float32) / np.float32(255.0)
+    return blur(field, 0.9) * np.float32(0.17)
+
+
+def _finding(
+    u: Field,
+    v: Field,
+    lungs: Field,
+    anatomy: Anatomy,
+    finding: Finding,
+    severity: float,
+    rng: np.random.Generator,
+) -> Field:
+    """What the classes differ in, and nothing else: density added inside the lungs."""
+    shape = (u.shape[0], u.shape[1])
+    ragged = noise(shape, rng, scale=14.0, octave=50.0)
+    fine = noise(shape, rng, scale=5.0, octave=14.0)
+    side = rng.choice([-1.0, 1.0])
+    at = (side * rng.uniform(0.25, 0.58), rng.uniform(-0.45, anatomy.base - 0.1))
+    radius = rng.uniform(0.1, 0.22)
+    stretch = rng.uniform(0.8, 1.3)
+    if finding == "clear":
+        return np.zeros_like(u)
+    if finding == "focal-opacity":
+        distance = np.sqrt(((u - at[0]) / stretch) ** 2 + ((v - at[1]) * stretch) ** 2) / radius
+        patch = _step(1.0 - distance + 0.28 * ragged, 0.2) * (1.0 + 0.1 * fine)
+        return np.asarray(np.float32(0.42 * severity) * patch * lungs, dtype=np.float32)
+    # Thickened septa make a net; ridges of band-passed noise look like one.
+    net = 1.0 - np.minimum(np.abs(1.3 * fine), 1.2)
+    lower = 0.55 + 0.45 * _step(v - 0.05 + 0.15 * ragged, 0.18)
+    return np.asarray(np.float32(0.24 * severity) * (net + 0.3) * lower * lungs, dtype=np.float32)
+
+
+def _below_diaphragm(
+    u: Field, v: Field, anatomy: Anatomy, exposure: Exposure, rng: np.random.Generator
+) -> Field:
+    """Liver and spleen are dense; the stomach may hold a bubble of gas."""
+    below = _step(v - _diaphragm(u, anatomy, exposure), 0.02)
+    bubble = _dome(u, v, (0.4, anatomy.base + exposure.breath + 0.17), (0.17, 0.09), rng.normal(0, 0.2))
+    return np.asarray(below * (0.14 - np.float32(anatomy.gas * 0.6) * bubble**0.5), dtype=np.float32)
+
+
+def _extras(shape: tuple[int, int], exposure: Exposure, rng: np.random.Generator) -> Field:
+    """Monitor leads and the side marker, on some pictures of every class."""
+    from PIL import Image, ImageDraw
+
+    height, width = shape
+    canvas = Image.new("L", (width, height), 0)
+    pen = ImageDraw.Draw(canvas)
+    for _ in range(exposure.leads):
+        x, y = rng.uniform(0.15, 0.85) * width, rng.uniform(0.3, 0.7) * height
+        points = [(x, y)]
+        for _ in range(6):
+            points.append((points[-1][0] + rng.normal(0, 0.05) * width, points[-1][1] + 0.1 * height))
+        pen.line(points, fill=90, width=1, joint="curve")
+        pen.ellipse((x - 4, y - 4, x + 4, y + 4), outline=120)
+    if exposure.marker:
+        pen.text((0.9 * width, 0.06 * height), "L", fill=230)
+    return blur(np.asarray(canvas, dtype=np.float32), 0.5) / np.float32(255.0)
+
+
+def _expose(density: Field, exposure: Exposure, rng: np.random.Generator) -> Field:
+    """Scatter, quantum noise and the detector's tone curve."""
+    density = density.clip(0.0, None)
+    veiled = (1.0 - exposure.scatter) * density + exposure.scatter * blur(density, 14.0)
+    light = np.exp(-2.4 * veiled)
+    light += np.sqrt(light / exposure.photons) * blur(rng.standard_normal(light.shape, dtype=np.float32), 0.5)
+    tone = -np.log(np.clip(light, 1e-3, None)) / 2.4
+    bright = np.clip(exposure.gain * tone / 1.25, 0.0, 1.0) ** exposure.gamma
+    return np.asarray(bright, dtype=np.float32)
