@@ -135,7 +135,7 @@ def check(parameters: Parameters) -> Parameters:
     for q in p.primes:
         if not 2**19 < q < 2**MAX_PRIME_BITS or q % (2 * p.ring_degree) != 1 or not is_prime(q):
             raise ParametersError(
-                f"{q} is not a prime of 20 to {MAX_PRIME_BITS} bits congruent to 1 modulo {2 * p.ring_degree}",
+                f"{q} is not a prime of 20 to {MAX_PRIME_BITS} bits that is 1 mod {2 * p.ring_degree}",
                 remedy="Let blindtune choose the primes: use ParametersLiteral.",
             )
     if not 15 <= p.scale_bits < MAX_PRIME_BITS:
@@ -161,9 +161,7 @@ def check(parameters: Parameters) -> Parameters:
 
 def most_levels(ring_degree: int, scale_bits: int, edge_bits: int, security: int) -> int:
     """Levels that the table leaves at a ring degree, with two edge primes of ``edge_bits``."""
-    return min(
-        (SECURITY_TABLE[security].get(ring_degree, 0) - 2 * edge_bits) // scale_bits, MAX_PRIMES - 2
-    )
+    return min((SECURITY_TABLE[security].get(ring_degree, 0) - 2 * edge_bits) // scale_bits, MAX_PRIMES - 2)
 
 
 @lru_cache(maxsize=4096)

@@ -14,6 +14,7 @@ import signal
 from collections.abc import Callable, Sequence
 from multiprocessing.connection import Connection, wait
 from types import TracebackType
+from typing import cast
 
 from blindtune.errors import BlindtuneError, EngineError
 from blindtune.he.engine import Ciphertext, Ledger
@@ -99,8 +100,8 @@ class ForkExecutor:
                     task, inputs = tasks[index]
                     _send(pipe, {"kind": task.kind, "numbers": task.numbers}, inputs)
                     busy[pipe] = index
-                for pipe in wait(list(busy)):
-                    assert isinstance(pipe, Connection)
+                for ready in wait(list(busy)):
+                    pipe = cast(Connection, ready)
                     head, blobs = _receive(pipe)
                     if "error" in head:
                         raise EngineError(str(head["error"]))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import accumulate
+from itertools import accumulate, pairwise
 
 from blindtune.kernels.layout import Layout
 
@@ -34,4 +34,4 @@ def slices(costs: Sequence[float], layout: Layout, units: int, workers: int) -> 
         goal = total * i / count
         cuts.append(min(range(1, len(costs)), key=lambda n: abs(ends[n - 1] - goal)))
     cuts = [*sorted(set(cuts)), len(costs)]
-    return list(zip(cuts, cuts[1:], strict=False))
+    return list(pairwise(cuts))

@@ -213,9 +213,7 @@ def train(
         parts: dict[tuple[int, int], list[Handle]] = {}
         if step:
             wanted = [(k, cut) for k in range(heads) for cut in forward_cuts]
-            results = phase(
-                step, "forward", level, [(Task("forward", cut), weights[k]) for k, cut in wanted]
-            )
+            results = phase(step, "forward", level, [(Task("forward", cut), weights[k]) for k, cut in wanted])
             for (k, cut), handles in zip(wanted, results, strict=True):
                 found = segments([max(layout.giants)] * blocks, *cut)
                 for (block, _, _), handle in zip(found, handles, strict=True):

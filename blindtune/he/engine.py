@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
@@ -54,17 +54,18 @@ class Ledger:
     """Operations done: counts and seconds by (operation, level)."""
 
     counts: Counter[tuple[str, int]] = field(default_factory=Counter)
-    seconds: Counter[tuple[str, int]] = field(default_factory=Counter)
+    seconds: defaultdict[tuple[str, int], float] = field(default_factory=lambda: defaultdict(float))
 
     def add(self, other: Ledger) -> None:
         """Add another ledger to this one."""
         self.counts.update(other.counts)
-        self.seconds.update(other.seconds)
+        for key, seconds in other.seconds.items():
+            self.seconds[key] += seconds
 
     @property
     def total_seconds(self) -> float:
         """Seconds inside engine operations."""
-        return float(sum(self.seconds.values()))
+        return sum(self.seconds.values())
 
 
 class Engine(Protocol):

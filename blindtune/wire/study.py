@@ -1,0 +1,95 @@
+"""From bundles to trainers: how a study's ciphertexts are named in parts, and how they are loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+from blindtune.errors import BundleError, EngineError
+from blindtune.he.engine import Ciphertext, Engine
+from blindtune.he.seal import SealEngine, conjugation_element, galois_element
+from blindtune.kernels.layout import Layout
+from blindtune.kernels.training import Trainer
+from blindtune.wire.bundle import Bundle
+
+
+def check_study(keys: Bundle, data: Sequence[Bundle]) -> Layout:
+    """Check that bundles make one study under one key; returns the layout over all members' rows.
+
+    Raises:
+        BundleError: another kind, study, key, parameters, packing or program, or a member missing or twice.
+    """
+    if keys.manifest.kind != "keys" or any(b.manifest.kind != "data" for b in data):
+        raise BundleError("a study is one bundle of keys and one bundle of data a member")
+    first = keys.manifest
+    for bundle in data:
+        m = bundle.manifest
+        if m.key != first.key or m.parameters != first.parameters:
+            raise BundleError(
+                f"the data of {m.member} are under another key than the study's evaluation keys",
+                remedy="Encrypt and submit again with the study's key.",
+            )
+        if (m.study, m.members, m.program) != (first.study, first.members, first.program):
+            raise BundleError(f"the data of {m.member} belong to another study")
+        if replace(m.checked_layout, row_blocks=1) != replace(first.checked_layout, row_blocks=1):
+            raise BundleError(f"the data of {m.member} are packed in another way")
+    found = sorted(b.manifest.member for b in data)
+    if found != sorted(first.members):
+        raise BundleError(
+            "the study's members and the bundles differ", remedy="Every member uploads once before the start."
+        )
+    return replace(first.checked_layout, row_blocks=sum(b.manifest.layout.row_blocks for b in data))
+
+
+def load_engine(keys: Bundle) -> SealEngine:
+    """An evaluation engine from a bundle of keys."""
+    m = keys.manifest
+    p, wanted = m.checked_parameters, m.keys
+    elements = [galois_element(r, p.ring_degree) for r in wanted.rotations]
+    elements.append(conjugation_element(p.ring_degree))
+    galois = dict(zip(elements, keys.items("galois"), strict=True))
+    return SealEngine(p, wanted, next(keys.items("relinearisation")), galois)
+
+
+def load_trainer(
+    engine: Engine,
+    layout: Layout,
+    bundles: Sequence[Bundle],
+    on_part: Callable[[int], None] = lambda _: None,
+) -> Trainer:
+    """Load all members' ciphertexts, their row blocks one after the other in the order given.
+
+    Raises:
+        BundleError: an item that is not a fresh ciphertext of this study.
+    """
+    data: dict[tuple[int, int, int, int], Ciphertext] = {}
+    residuals: dict[tuple[int, int, int], list[Ciphertext]] = {}
+    first_block = 0
+    for bundle in bundles:
+        own, program = bundle.manifest.checked_layout, bundle.manifest.checked_program
+        for i in range(own.row_blocks):
+            for j in range(len(own.widths)):
+                name = f"data-{i}-{j}"
+                for k, c in enumerate(_fresh(engine, bundle, name)):
+                    data[first_block + i, j, k // own.baby, k % own.baby] = c
+                on_part(bundle.open_part(name).stat().st_size)
+            for s in range(max(program.sets) + 1):
+                for k in range(own.weight_blocks):
+                    name = f"residual-{s}-{k}-{i}"
+                    residuals[s, k, first_block + i] = _fresh(engine, bundle, name)
+                    on_part(bundle.open_part(name).stat().st_size)
+        first_block += own.row_blocks
+    return Trainer(engine, layout, data, residuals)
+
+
+def _fresh(engine: Engine, bundle: Bundle, name: str) -> list[Ciphertext]:
+    found = []
+    for item in bundle.items(name):
+        try:
+            c = engine.load(item)
+        except EngineError as error:
+            raise BundleError(f"part {name}: {error.what}", remedy=error.remedy) from error
+        if c.level != engine.parameters.levels or c.size != 2 or c.product:
+            raise BundleError(f"part {name} holds a ciphertext that is not fresh")
+        found.append(c)
+    return found
