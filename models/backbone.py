@@ -127,7 +127,9 @@ def _build(architecture: str, embedded: EmbeddedModel | None) -> tuple[Any, dict
     import timm
 
     if not timm.is_model(architecture):
-        close = difflib.get_close_matches(architecture, [*EMBEDDED, *timm.list_models()], n=3)
+        names = [*EMBEDDED, *timm.list_models()]
+        longer = [known for known in names if known.startswith(architecture)]
+        close = longer[:3] or difflib.get_close_matches(architecture, names, n=3)
         hint = f"Did you mean {' or '.join(close)}?" if close else "timm.list_models() shows the names."
         raise ModelError("timm knows no such model", where=architecture, remedy=hint)
     arguments = {} if embedded is None else dict(embedded.arguments)
