@@ -106,7 +106,7 @@ def _for_the_page(svg: str, title: str, description: str, prefix: str) -> str:
     box = re.search(r'viewBox="0 0 ([\d.]+) ([\d.]+)"', svg)
     assert box is not None
     opening = (
-        f'<svg class="plot" role="img" viewBox="{box[0][9:-1]}" style="max-width: {float(box[1]):.0f}pt" '
+        f'<svg class="plot" role="img" viewBox="{box[0][9:-1]}" style="width: {float(box[1]):.0f}pt" '
         f'aria-labelledby="{prefix}-title {prefix}-desc">'
         f'<title id="{prefix}-title">{html.escape(title)}</title>'
         f'<desc id="{prefix}-desc">{html.escape(description)}</desc>'

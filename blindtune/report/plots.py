@@ -19,7 +19,7 @@ from .results import Result
 
 _STYLES = ("-", (0, (6, 2)), (0, (2, 1.5)), (0, (6, 2, 1.5, 2)))
 _POINTS = 300
-_SIDE, _MARGIN = 3.3, 0.62
+_SIDE, _MARGIN = 2.6, 0.6
 Curve = tuple[Floats, Floats]
 
 
@@ -61,7 +61,7 @@ def reliability(name: str, result: Result, *, prefix: str = "reliability") -> st
         axes = _square(figure, 0)
         axes.plot([0, 1], [0, 1], color=_svg.MUTED, lw=1, ls=(0, (3, 3)))
         axes.plot(expected, observed, color=_svg.SERIES[0], lw=1.4)
-        sizes = 18 + 260 * counts[used] / counts.sum()
+        sizes = 14 + 200 * counts[used] / counts.sum()
         axes.scatter(expected, observed, s=sizes, color=_svg.SERIES[0], alpha=0.75, lw=0, clip_on=False)
         axes.set_xlabel("Probability of the predicted class" if top else "Predicted probability")
         axes.set_ylabel("Share that is right" if top else "Share that is positive")
@@ -160,14 +160,14 @@ def _curves(curves: Mapping[str, Curve], title: str, prefix: str) -> str:
         if handles:
             # A label that starts with an underscore would be left out; an invisible joiner goes first.
             labels = ["\u2060" + label for label in curves]
-            figure.legend(handles, labels, loc="lower left", bbox_to_anchor=(0.02, 0.0), borderaxespad=0.3)
+            figure.legend(handles, labels, loc="lower left", bbox_to_anchor=(0.02, 0.0), borderaxespad=0.2)
 
     described = "; ".join(curves) or "not defined on this test set"
     return _svg.render(draw, _size(len(curves)), title=title, description=described, prefix=prefix)
 
 
 def _size(entries: int) -> tuple[float, float]:
-    return _SIDE + _MARGIN + 0.15, _SIDE + 0.7 + 0.205 * entries
+    return _SIDE + _MARGIN + 0.12, _SIDE + 0.7 + 0.205 * entries
 
 
 def _square(figure: Any, entries: int, limits: tuple[float, float] = (0.0, 1.0)) -> Any:
@@ -218,7 +218,7 @@ def _mean(curves: list[Curve]) -> Curve:
 
 
 def _with_area(name: str, area: float | None) -> str:
-    short = shortened(name, 30)
+    short = shortened(name, 24)
     return short if area is None else f"{short}, AUC {area:.3f}"
 
 
