@@ -1,0 +1,226 @@
+"""The planner: from the size of a study to parameters, packing, keys and predicted cost, or a refusal."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from blindtune.errors import ParametersError, PlanError
+from blindtune.kernels import cost
+from blindtune.kernels.layout import Layout
+from blindtune.kernels.training import Program
+from blindtune.models.heads import Head
+from blindtune.params import INSECURE, SECURITY_TABLE, Parameters, ParametersLiteral, most_levels
+
+EDGE_BITS = 50
+"""First and key-switching prime: they stay below 2^50, as fast kernels want them."""
+
+SCALES = range(40, 27, -1)
+"""Scale bits to try, most precise first; below 28 the noise begins to show (design, section 4)."""
+
+MAX_BABY = 32
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How a study is packed, encrypted and trained, and what that will cost.
+
+    Attributes:
+        rows: training rows of all members together; private, not on the wire.
+        columns: whitened features, bias included.
+        outputs: heads trained.
+    """
+
+    rows: int
+    columns: int
+    outputs: int
+    head: str
+    parameters: Parameters
+    layout: Layout
+    program: Program
+    cost: cost.Cost
+    cores: int
+
+    @property
+    def seconds(self) -> float:
+        """Predicted training time on the plan's cores."""
+        return self.cost.core_seconds / self.cores
+
+    def to_json(self) -> dict[str, Any]:
+        """Everything, as plain values."""
+        p, x = self.parameters, self.layout
+        return {
+            "rows": self.rows,
+            "columns": self.columns,
+            "outputs": self.outputs,
+            "head": self.head,
+            "security": p.security_name,
+            "ring_degree": p.ring_degree,
+            "modulus_bits": round(p.modulus_bits, 2),
+            "levels": p.levels,
+            "scale_bits": p.scale_bits,
+            "steps": self.program.steps,
+            "degree": self.program.degree,
+            "lanes": x.lanes,
+            "rows_per_block": x.rows,
+            "row_blocks": x.row_blocks,
+            "column_blocks": list(x.widths),
+            "weight_blocks": x.weight_blocks,
+            "baby_steps": x.baby,
+            "rotation_keys": len(x.keys().rotations),
+            "upload_bytes": self.cost.upload_bytes,
+            "key_bytes": self.cost.key_bytes,
+            "memory_bytes": self.cost.memory_bytes,
+            "operations": self.cost.totals,
+            "operations_by_level": [
+                {"operation": name, "level": level, "count": n}
+                for (name, level), n in sorted(self.cost.operations.items())
+            ],
+            "predicted_seconds": round(self.seconds, 2),
+            "cores": self.cores,
+        }
+
+
+def plan(
+    rows: int,
+    columns: int,
+    outputs: int,
+    head: Head,
+    *,
+    member_rows: tuple[int, ...] | None = None,
+    security: int = 128,
+    lanes: int | None = None,
+    parameters: Parameters | None = None,
+    memory_limit: int = 16 << 30,
+    upload_limit: int = 64 << 30,
+    cores: int | None = None,
+) -> Plan:
+    """Choose the smallest ring that holds the levels, and the cheapest packing in it.
+
+    Args:
+        rows: training rows of all members.
+        columns: whitened features, bias included.
+        outputs: heads to train: classes, labels, or configurations of them.
+        head: its program gives steps and degree.
+        member_rows: rows of each member; each starts its own row block.
+        security: 128, 192 or 256 bits.
+        lanes: fix the lanes (a power of two) instead of choosing them.
+        parameters: use these, for instance an existing key's, instead of choosing.
+        memory_limit: bytes that the server may use.
+        upload_limit: bytes that may be uploaded.
+        cores: the server's.
+
+    Raises:
+        PlanError: nothing fits; says what would.
+        ParametersError: a security level that the table lacks.
+    """
+    if min(rows, columns - 1, outputs) < 1:
+        raise PlanError(f"{rows} rows, {columns - 1} features and {outputs} outputs are not a study")
+    members = member_rows or (rows,)
+    if sum(members) != rows or min(members) < 1:
+        raise PlanError("the members' rows do not add up to the study's")
+    program = head.program
+    chosen = parameters or smallest_parameters(program.levels, security)
+    if chosen.levels < program.levels:
+        raise PlanError(
+            f"{program.steps} steps of degree {program.degree} need {program.levels} levels, "
+            f"the key has {chosen.levels}",
+            remedy="Make a key for this study, or use fewer steps or a lower degree.",
+        )
+    layouts = list(_layouts(chosen, members, columns, outputs, lanes))
+    if not layouts:
+        raise PlanError(
+            f"{columns} columns do not fit {chosen.slots} slots" + (f" with {lanes} lanes" if lanes else ""),
+            remedy="Use fewer directions or fewer lanes.",
+        )
+    workers = cores or os.cpu_count() or 1
+    fitting = [x for x in layouts if cost.memory_bytes(x, program, chosen, workers) <= memory_limit]
+    if not fitting:
+        least = min(cost.memory_bytes(x, program, chosen, workers) for x in layouts)
+        raise PlanError(
+            f"{rows} rows need at least {least / 2**30:.1f} GiB on the server, the limit is "
+            f"{memory_limit / 2**30:.1f} GiB",
+            remedy="Use fewer rows or directions, or a server with more memory (--memory).",
+        )
+    best = min(fitting, key=lambda x: _price(x, program, chosen))
+    predicted = cost.predict(best, program, chosen, workers)
+    if predicted.upload_bytes > upload_limit:
+        raise PlanError(
+            f"{predicted.upload_bytes / 2**30:.1f} GiB to upload, the limit is {upload_limit / 2**30:.1f}",
+            remedy="Use fewer rows or directions.",
+        )
+    return Plan(rows, columns, outputs, head.name, chosen, best, program, predicted, workers)
+
+
+def smallest_parameters(levels: int, security: int) -> Parameters:
+    """The smallest ring whose table entry holds the levels, with the largest scale that fits.
+
+    Raises:
+        PlanError: no ring holds so many levels.
+        ParametersError: no such security level.
+    """
+    if security == INSECURE or security not in SECURITY_TABLE:
+        raise ParametersError(f"no security level {security}", remedy="Choose 128, 192 or 256.")
+    for ring_degree in sorted(SECURITY_TABLE[security]):
+        for scale in SCALES:
+            if most_levels(ring_degree, scale, EDGE_BITS, security) >= levels:
+                literal = ParametersLiteral(ring_degree, levels, scale, EDGE_BITS, EDGE_BITS, security)
+                return literal.checked()
+    raise PlanError(
+        f"no ring holds {levels} levels at {security}-bit security",
+        remedy="Use fewer steps or a lower degree.",
+    )
+
+
+def insecure_test_parameters(levels: int, ring_degree: int = 2048) -> Parameters:
+    """Tiny parameters without any security, for tests; servers refuse them unless told otherwise."""
+    return ParametersLiteral(ring_degree, levels, security=INSECURE).checked()
+
+
+def _price(layout: Layout, program: Program, p: Parameters) -> float:
+    """Server seconds, with uploads weighed in at 20 MB/s: a slower link dominates everything else."""
+    sent = (layout.data_ciphertexts + cost.residual_ciphertexts(layout, program)) * (
+        cost.COMPRESSED * p.ring_degree * p.modulus_bits / 8
+    )
+    return cost.estimate(layout, program, p) + sent / 20e6
+
+
+def _layouts(
+    p: Parameters, members: tuple[int, ...], columns: int, outputs: int, lanes: int | None
+) -> Iterator[Layout]:
+    features = math.ceil(columns / 2)
+    counts = [lanes] if lanes else [2**i for i in range(math.ceil(math.log2(outputs)) + 1)]
+    for c in counts:
+        rows = p.slots // c
+        if rows < 1:
+            continue
+        blocks = sum(math.ceil(n / rows) for n in members)
+        for widths in _widths(features, rows):
+            baby = 1
+            while baby <= min(*widths, MAX_BABY):
+                yield Layout(p.slots, c, widths, baby, blocks, math.ceil(outputs / c))
+                baby *= 2
+
+
+def _widths(features: int, rows: int) -> list[tuple[int, ...]]:
+    """Column blocks for so many complex features: one padded block, or a few powers of two."""
+    found: set[tuple[int, ...]] = set()
+    top = 1 << max(0, (features - 1).bit_length())
+    if top <= rows:
+        found.add((top,))
+    for smallest in (4, 8, 16, 32, 64):
+        padded = math.ceil(features / smallest) * smallest
+        widths: list[int] = []
+        left = padded
+        while left:
+            width = min(1 << (left.bit_length() - 1), rows)
+            if width < 1 or len(widths) > 16:
+                break
+            widths.append(width)
+            left -= width
+        if not left:
+            found.add(tuple(widths))
+    return sorted(found)

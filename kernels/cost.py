@@ -1,0 +1,161 @@
+"""What a layout and a program cost: operations by level, seconds, bytes, memory.
+
+Counts are exact: the program is run on the counting engine. Seconds come from a cost model of SEAL's
+operations on one core (``benchmarks/spine.py`` compares it with what was measured); bytes from the
+sizes of SEAL's seeded, compressed serialisation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from blindtune.he.clear import CountingEngine
+from blindtune.kernels.executor import SerialExecutor
+from blindtune.kernels.layout import Layout
+from blindtune.kernels.polynomial import DEPTH
+from blindtune.kernels.training import Program, Trainer, train
+from blindtune.params import Parameters
+
+COMPRESSED = 1.2
+"""Seeded SEAL blobs take this many times the modulus bits: zstd packs 30-bit residues in 64-bit words."""
+
+PROCESS_BYTES = 90 << 20
+"""A Python process with SEAL loaded, before any ciphertext."""
+
+# Nanoseconds a coefficient: (a limb, a limb and digit) of each operation, SEAL 4.3 on one core.
+_NANOSECONDS = {
+    "multiply": (17.0, 0.0),
+    "relinearise": (25.0, 11.0),
+    "rotate": (25.0, 11.0),
+    "rescale": (18.0, 0.0),
+    "multiply_scalar": (30.0, 0.0),
+    "add": (4.0, 0.0),
+    "switch": (8.0, 0.0),
+}
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Predicted cost of a study on the server.
+
+    Attributes:
+        operations: counts by (operation, level).
+        core_seconds: predicted, on one core.
+        upload_bytes: data and residual ciphertexts of all members.
+        key_bytes: evaluation keys.
+        memory_bytes: the server's peak.
+    """
+
+    operations: Mapping[tuple[str, int], int]
+    core_seconds: float
+    upload_bytes: int
+    key_bytes: int
+    memory_bytes: int
+
+    @property
+    def totals(self) -> dict[str, int]:
+        """Counts by operation over all levels."""
+        out: dict[str, int] = {}
+        for (name, _), count in sorted(self.operations.items()):
+            out[name] = out.get(name, 0) + count
+        return out
+
+
+def seconds(operation: str, level: int, ring_degree: int) -> float:
+    """Predicted seconds of one operation at a level, on one core."""
+    limb, digit = _NANOSECONDS[operation]
+    limbs = level + 1
+    return 1e-9 * ring_degree * limbs * (limb + digit * (limbs + 1))
+
+
+def residual_ciphertexts(layout: Layout, program: Program) -> int:
+    """Ciphertexts of targets and coefficients."""
+    terms = 1 + (program.degree + 1) // 2
+    return (max(program.sets) + 1) * layout.weight_blocks * layout.row_blocks * terms
+
+
+def ciphertext_bytes(p: Parameters) -> int:
+    """Memory of a fresh ciphertext."""
+    return 2 * (p.levels + 1) * p.ring_degree * 8
+
+
+def key_memory(layout: Layout, p: Parameters) -> int:
+    """Memory of the loaded evaluation keys."""
+    limbs = len(p.primes)
+    return (len(layout.keys().rotations) + 2) * (limbs - 1) * 2 * limbs * p.ring_degree * 8
+
+
+def memory_bytes(layout: Layout, program: Program, p: Parameters, workers: int) -> int:
+    """Predicted peak of the server's job: keys and fresh data once, lowered data and sums a worker."""
+    fresh = ciphertext_bytes(p)
+    data = layout.data_ciphertexts * fresh
+    # A worker's lowered copies stand one level below the fresh ones, which stay mapped in the parent.
+    lowered = data * p.levels // (p.levels + 1) if program.steps > 1 else 0
+    rotated = (max(layout.giants) * layout.row_blocks + len(layout.widths) * layout.baby * 2) * fresh
+    once = key_memory(layout, p) + data + residual_ciphertexts(layout, program) * fresh
+    return int(once + workers * (rotated + PROCESS_BYTES) + min(workers, 2) * lowered + PROCESS_BYTES)
+
+
+def count(layout: Layout, program: Program, p: Parameters) -> dict[tuple[str, int], int]:
+    """Operations by (operation, level), exactly, for one worker."""
+    engine = CountingEngine(p, layout.keys())
+    fresh = engine.encrypt()
+    data = {
+        (i, j, g, b): fresh
+        for i in range(layout.row_blocks)
+        for j, giants in enumerate(layout.giants)
+        for g in range(giants)
+        for b in range(layout.baby)
+    }
+    terms = [fresh] * (1 + (program.degree + 1) // 2)
+    residuals = {
+        (s, k, i): terms
+        for s in range(max(program.sets) + 1)
+        for k in range(layout.weight_blocks)
+        for i in range(layout.row_blocks)
+    }
+    train(SerialExecutor(Trainer(engine, layout, data, residuals)), layout, program, p.levels)
+    return dict(engine.ledger.counts)
+
+
+def predict(layout: Layout, program: Program, p: Parameters, workers: int) -> Cost:
+    """The cost of a study."""
+    operations = count(layout, program, p)
+    bits = p.modulus_bits
+    digits = len(p.primes) - 1
+    seeded = COMPRESSED * p.ring_degree / 8
+    data = layout.data_ciphertexts + residual_ciphertexts(layout, program)
+    return Cost(
+        operations=operations,
+        core_seconds=sum(n * seconds(name, level, p.ring_degree) for (name, level), n in operations.items()),
+        upload_bytes=int(data * seeded * (bits - _special_bits(p))),
+        key_bytes=int((len(layout.keys().rotations) + 2) * digits * seeded * bits),
+        memory_bytes=memory_bytes(layout, program, p, workers),
+    )
+
+
+def estimate(layout: Layout, program: Program, p: Parameters) -> float:
+    """Core seconds of a layout by formula: quick, for comparing many layouts."""
+    heads, blocks, columns = layout.weight_blocks, layout.row_blocks, len(layout.widths)
+    depth = DEPTH[program.degree]
+    giants = max(layout.giants)
+    sums = sum(len(layout.doublings(m)) + 1 for m in layout.widths)
+    total = 0.0
+    for step in range(program.steps):
+        level = p.levels - 1 - (step - 1) * (2 + depth)
+        low = p.levels if step == 0 else level - 1 - depth
+        switches = {low: blocks * (giants - 1) + columns * (2 * layout.baby - 1), low - 1: sums}
+        if step:
+            switches[level] = columns * (layout.baby - 1) + blocks * (2 * giants - 1)
+            switches[level - 1] = blocks * 7
+        total += heads * sum(n * seconds("rotate", x, p.ring_degree) for x, n in switches.items())
+        products = layout.data_ciphertexts * heads
+        for x in (low, level) if step else (low,):
+            total += products * seconds("multiply", x, p.ring_degree)
+            total += layout.data_ciphertexts * seconds("switch", x, p.ring_degree)
+    return total
+
+
+def _special_bits(p: Parameters) -> int:
+    return p.primes[-1].bit_length()

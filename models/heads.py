@@ -1,0 +1,191 @@
+"""Classifier heads as data: target encoding, residual polynomial, step schedule, sample weights.
+
+A head is trained by ``w ← retain·w + lr/n · Xᵀ S (Y - p(Xw))`` on whitened features, where ``p`` is an
+odd polynomial that stands in for the activation on ``|z| ≤ interval``. Everything but degree and
+number of steps is encrypted into coefficients, so a provider never learns it and never runs a tenant's
+code. :func:`logistic`, :func:`one_vs_rest` and :func:`ridge` are built in; a custom head is a
+:class:`Head` with its own functions (see ``examples/custom_head.py``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from blindtune.errors import InputError, PlanError
+from blindtune.kernels.polynomial import DEPTH
+from blindtune.kernels.training import Program
+
+Floats = NDArray[np.float64]
+Kind = Literal["binary", "multiclass", "multilabel", "regression"]
+DEGREES = tuple(DEPTH)
+
+
+@dataclass(frozen=True)
+class Head:
+    """A linear head and how it is trained.
+
+    Attributes:
+        name: shown in reports.
+        kind: how logits are read: ``binary`` one logit, ``multiclass`` one a class, ``multilabel`` one a
+            label, ``regression`` one a target.
+        activation: the function on logits that ``p`` approximates, odd; vectorised.
+        targets: labels (n,) or (n, K) and K to Y (n, K), with values like the activation's.
+        degree: of ``p``: 1, 3, 5 or 7.
+        interval: P, the largest |logit| on which ``p`` is fitted; training must not leave it.
+        learning_rates: one a step.
+        decay: L2 penalty on the whitened weights; ``retain = 1 - lr · decay``.
+        balanced: weigh each output's positive and negative rows equally.
+    """
+
+    name: str
+    kind: Kind
+    activation: Callable[[Floats], Floats]
+    targets: Callable[[NDArray[Any], int], Floats]
+    degree: int = 7
+    interval: float = 12.0
+    learning_rates: tuple[float, ...] = (4.0, 4.0, 4.0)
+    decay: float = 0.0
+    balanced: bool = True
+
+    def __post_init__(self) -> None:
+        if self.degree not in DEGREES:
+            raise PlanError(f"a residual polynomial of degree {self.degree}", remedy="Use 1, 3, 5 or 7.")
+        if not self.learning_rates or min(self.learning_rates) <= 0 or self.interval <= 0 or self.decay < 0:
+            raise PlanError("learning rates and interval must be positive, decay not negative")
+
+    @property
+    def steps(self) -> int:
+        """T, gradient steps."""
+        return len(self.learning_rates)
+
+    @property
+    def coefficients(self) -> Floats:
+        """c_1, c_3, … of ``p``: least squares on ``[-interval, interval]``."""
+        z = np.linspace(-self.interval, self.interval, 4001)
+        # Powers of z / interval keep the system well conditioned.
+        powers = np.arange(1, self.degree + 1, 2)
+        basis = (z / self.interval)[:, None] ** powers
+        scaled = np.linalg.lstsq(basis, self.activation(z), rcond=None)[0]
+        return np.asarray(scaled / self.interval**powers)
+
+    @property
+    def program(self) -> Program:
+        """The public part: what the server does."""
+        sets, seen = [], list[float]()
+        for lr in self.learning_rates:
+            if lr not in seen:
+                seen.append(lr)
+            sets.append(seen.index(lr))
+        retain = tuple(max(0.0, 1 - lr * self.decay) for lr in self.learning_rates)
+        return Program(self.steps, self.degree, tuple(sets), retain)
+
+    @property
+    def rates(self) -> tuple[float, ...]:
+        """The distinct learning rates, in the order of the program's coefficient sets."""
+        return tuple(dict.fromkeys(self.learning_rates))
+
+    def encode(self, labels: NDArray[Any], outputs: int) -> tuple[Floats, Floats]:
+        """Targets Y and sample weights S, both (n, K); each output's weights average to one.
+
+        Raises:
+            InputError: labels that do not fit the head.
+        """
+        y = np.asarray(self.targets(labels, outputs), np.float64)
+        if y.shape != (len(labels), outputs) or not np.isfinite(y).all():
+            raise InputError(f"targets of shape {y.shape} for {outputs} outputs, or not finite")
+        s = np.ones_like(y)
+        if self.balanced and self.kind != "regression":
+            positive = y > 0
+            share = positive.mean(axis=0)
+            if ((share == 0) | (share == 1)).any():
+                raise InputError(
+                    "a class without positive or without negative training rows",
+                    remedy="Add rows or leave the class out.",
+                )
+            s = np.where(positive, 0.5 / share, 0.5 / (1 - share))
+        return y, s
+
+    def with_rate(self, rate: float) -> Head:
+        """The same head with every learning rate set to ``rate``."""
+        return replace(self, learning_rates=(rate,) * self.steps)
+
+
+def sigmoid_residual(z: Floats) -> Floats:
+    """``σ(z) - 1/2``, the odd part of the logistic function."""
+    return np.asarray(0.5 * np.tanh(z / 2))
+
+
+def identity(z: Floats) -> Floats:
+    """``z``."""
+    return z
+
+
+def logistic(**options: Any) -> Head:
+    """Binary logistic regression: labels 0 and 1, one output."""
+    return Head("logistic", "binary", sigmoid_residual, _binary_targets, **options)
+
+
+def one_vs_rest(kind: Kind = "multiclass", **options: Any) -> Head:
+    """One logistic regression a class (labels 0 … K-1) or, multi-label, a column of 0/1 labels (n, K)."""
+    return Head("one-vs-rest", kind, sigmoid_residual, _indicator_targets, **options)
+
+
+def ridge(kind: Kind = "regression", **options: Any) -> Head:
+    """Least squares with an L2 penalty: real targets, or classes encoded as ±1."""
+    targets = {"regression": _real_targets, "binary": _signs}.get(kind, _indicator_signs)
+    defaults = {
+        "degree": 1,
+        "interval": 4.0,
+        "learning_rates": (0.9, 0.9, 0.9),
+        "decay": 0.01,
+        "balanced": kind != "regression",
+    }
+    return Head("ridge", kind, identity, targets, **{**defaults, **options})
+
+
+def head_for(name: str, outputs: int, **options: Any) -> Head:
+    """A built-in head by name: ``logistic``, ``one-vs-rest``, ``ridge``.
+
+    Raises:
+        PlanError: no such head, or a binary head for several outputs.
+    """
+    if name == "logistic" and outputs == 1:
+        return logistic(**options)
+    if name in ("logistic", "one-vs-rest"):
+        return one_vs_rest(**options)
+    if name == "ridge":
+        return ridge("binary" if outputs == 1 else "multiclass", **options)
+    raise PlanError(f"no head named {name[:40]}", remedy="Use logistic, one-vs-rest or ridge.")
+
+
+def _binary_targets(labels: NDArray[Any], outputs: int) -> Floats:
+    if not np.isin(labels, (0, 1)).all():
+        raise InputError("a binary head takes labels 0 and 1")
+    return np.asarray(labels, np.float64).reshape(-1, 1) - 0.5
+
+
+def _indicator_targets(labels: NDArray[Any], outputs: int) -> Floats:
+    if labels.ndim == 2:
+        if not np.isin(labels, (0, 1)).all():
+            raise InputError("multi-label columns hold 0 and 1")
+        return np.asarray(labels, np.float64) - 0.5
+    if labels.min() < 0 or labels.max() >= outputs:
+        raise InputError(f"labels outside 0 … {outputs - 1}")
+    return np.eye(outputs)[labels.astype(int)] - 0.5
+
+
+def _real_targets(labels: NDArray[Any], outputs: int) -> Floats:
+    return np.asarray(labels, np.float64).reshape(len(labels), outputs)
+
+
+def _signs(labels: NDArray[Any], outputs: int) -> Floats:
+    return np.asarray(2 * _binary_targets(labels, outputs))
+
+
+def _indicator_signs(labels: NDArray[Any], outputs: int) -> Floats:
+    return np.asarray(2 * _indicator_targets(labels, outputs))

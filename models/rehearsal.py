@@ -1,0 +1,153 @@
+"""The same steps in clear: the rehearsal that precedes every encryption, and what every result is held to.
+
+It runs where the data are. It catches what encryption cannot: logits that leave the polynomial's
+interval, where training would diverge without anyone seeing it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import product
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from blindtune.errors import PlanError
+from blindtune.models.heads import Head
+from blindtune.models.whitening import Whitening
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Rehearsal:
+    """What the same steps in clear gave.
+
+    Attributes:
+        weights: (columns, K) on whitened features.
+        largest: the largest |logit| that each step's polynomial met.
+    """
+
+    weights: Floats
+    largest: tuple[float, ...]
+
+    def inside(self, head: Head) -> bool:
+        """Whether every logit stayed on the interval; a head of degree 1 has no interval to leave."""
+        return head.degree == 1 or max(self.largest) <= head.interval
+
+
+def rehearse(features: Floats, targets: Floats, weights: Floats, head: Head) -> Rehearsal:
+    """Run a head's steps on whitened features (n, columns) with targets and sample weights (n, K)."""
+    w = np.zeros((features.shape[1], targets.shape[1]))
+    largest = []
+    program, coefficients = head.program, head.coefficients
+    for step, rate in enumerate(head.learning_rates):
+        z = features @ w
+        largest.append(float(np.abs(z).max(initial=0.0)))
+        square = z * z
+        value = np.zeros_like(z)
+        for c in coefficients[::-1]:
+            value = value * square + c
+        residual = weights * (targets - value * z)
+        w = program.retain[step] * w + rate / len(features) * (features.T @ residual)
+        if not np.isfinite(w).all() or np.abs(w).max() > 1e6:
+            return Rehearsal(np.nan_to_num(w), (*largest, float("inf")))
+    return Rehearsal(w, tuple(largest))
+
+
+def refuse_outside(rehearsal: Rehearsal, head: Head) -> None:
+    """Refuse a head whose logits leave its interval.
+
+    Raises:
+        PlanError: with the step, the value and what to change.
+    """
+    if rehearsal.inside(head):
+        return
+    step = int(np.argmax(np.asarray(rehearsal.largest) > head.interval)) + 1
+    raise PlanError(
+        f"the rehearsal leaves the polynomial's interval in step {step}: the largest |logit| is "
+        f"{rehearsal.largest[step - 1]:.1f}, the polynomial is fitted up to {head.interval:g}",
+        remedy="Lower the learning rate, raise epsilon or the interval, or use fewer directions.",
+    )
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A configuration that :func:`tune` chose.
+
+    Attributes:
+        loss: validation loss, log loss (or squared error for regression), balanced as the head is.
+    """
+
+    whitening: Whitening
+    head: Head
+    rehearsal: Rehearsal
+    loss: float
+
+
+def tune(
+    train: tuple[Floats, NDArray[Any]],
+    validation: tuple[Floats, NDArray[Any]],
+    head: Head,
+    outputs: int,
+    owner: str,
+    *,
+    directions: Sequence[int],
+    epsilons: Sequence[float] = (0.003, 0.01, 0.03, 0.1, 0.3),
+    rates: Sequence[float] = (2.0, 3.0, 4.0, 6.0),
+) -> Choice:
+    """Choose directions, epsilon and learning rate in clear, on the validation split.
+
+    Args:
+        train: raw features (n, d) and labels.
+        validation: the same.
+        directions, epsilons, rates: what to try; the order breaks ties.
+
+    Raises:
+        PlanError: no configuration keeps its logits on the interval.
+    """
+    x, labels = train
+    targets, weights = head.encode(labels, outputs)
+    held_targets, held_weights = head.encode(validation[1], outputs)
+    total, second = x.sum(axis=0), x.T @ x
+    best: Choice | None = None
+    last: tuple[Rehearsal, Head] | None = None
+    for k, epsilon in product(directions, epsilons):
+        whitening = Whitening.from_moments(len(x), total, second, k, epsilon, owner)
+        white, held = whitening.apply(x), whitening.apply(validation[0])
+        for rate in rates:
+            candidate = head.with_rate(rate)
+            done = rehearse(white, targets, weights, candidate)
+            if not done.inside(candidate):
+                last = (done, candidate)
+                continue
+            loss = _loss(held @ done.weights, held_targets, held_weights, candidate)
+            if best is None or loss < best.loss - 1e-9:
+                best = Choice(whitening, candidate, done, loss)
+    if best is None:
+        assert last is not None
+        refuse_outside(*last)
+        raise PlanError("no configuration to try")
+    return best
+
+
+def _loss(logits: Floats, targets: Floats, weights: Floats, head: Head) -> float:
+    """Validation loss at the best common scale of the logits, which calibration would find."""
+    if head.kind == "regression":
+        return float(np.mean(weights * (logits - targets) ** 2))
+    sign = np.where(targets > 0, 1.0, -1.0)
+    if head.kind == "multiclass":
+        return min(_softmax_loss(t * logits, sign > 0) for t in (0.5, 0.7, 1.0, 1.4, 2.0, 2.8, 4.0))
+    return min(
+        float(np.mean(weights * np.logaddexp(0.0, -sign * t * logits))) for t in (0.5, 0.7, 1.0, 1.4, 2.0)
+    )
+
+
+def _softmax_loss(logits: Floats, truth: NDArray[np.bool_]) -> float:
+    top = logits.max(axis=1, keepdims=True)
+    log_sum = top[:, 0] + np.log(np.exp(logits - top).sum(axis=1))
+    per_row = log_sum - logits[truth]
+    # Balanced by class, as the heads are.
+    return float(np.mean([per_row[truth[:, k]].mean() for k in range(truth.shape[1]) if truth[:, k].any()]))

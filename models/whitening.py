@@ -1,0 +1,84 @@
+"""Whitening: after it, plain gradient descent on a linear head is a fixed-Hessian Newton method.
+
+``x ← (x - μ) U_k (S_k + ε·mean S)^(-1/2)`` with the ``k`` leading directions of the training
+covariance, then a 1 for the bias. With ``XᵀX ≈ n·I`` three to five steps reach the converged head
+(design document, section 1). The transform is folded into the head after decryption.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from blindtune.errors import InputError
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Whitening:
+    """A fitted whitening.
+
+    Attributes:
+        mean: μ (d,).
+        transform: (d, k).
+        epsilon: shrinkage, relative to the mean variance.
+        owner: the member or study that fitted it.
+    """
+
+    mean: Floats
+    transform: Floats
+    epsilon: float
+    owner: str
+
+    @classmethod
+    def fit(cls, features: NDArray[np.floating], directions: int, epsilon: float, owner: str) -> Whitening:
+        """Fit on training features (n, d).
+
+        Raises:
+            InputError: not finite, fewer than two rows, or more directions than features.
+        """
+        x = np.asarray(features, np.float64)
+        if x.ndim != 2 or len(x) < 2 or not np.isfinite(x).all():
+            raise InputError(f"features of shape {x.shape}, or not finite", remedy="Check the embeddings.")
+        return cls.from_moments(len(x), x.sum(axis=0), x.T @ x, directions, epsilon, owner)
+
+    @classmethod
+    def from_moments(
+        cls, rows: int, total: Floats, second: Floats, directions: int, epsilon: float, owner: str
+    ) -> Whitening:
+        """From ``n``, ``Σx`` (d,) and ``Σxxᵀ`` (d, d), which several members can add up.
+
+        Raises:
+            InputError: more directions than features, or constant features.
+        """
+        if not 1 <= directions <= len(total):
+            raise InputError(f"{directions} directions of {len(total)} features")
+        mean = total / rows
+        values, vectors = np.linalg.eigh(second / rows - np.outer(mean, mean))
+        values, vectors = values[::-1][:directions], vectors[:, ::-1][:, :directions]
+        values = np.maximum(values, 0.0)
+        shrunk = values + epsilon * values.mean()
+        if shrunk.min() <= 0:
+            raise InputError(
+                f"the features span fewer than {directions} directions",
+                remedy="Use fewer directions or a positive epsilon.",
+            )
+        return cls(mean, vectors / np.sqrt(shrunk), epsilon, owner)
+
+    @property
+    def columns(self) -> int:
+        """Columns of :meth:`apply`'s result: the directions and the bias."""
+        return int(self.transform.shape[1]) + 1
+
+    def apply(self, features: NDArray[np.floating]) -> Floats:
+        """Whitened features with a last column of ones: (n, d) to (n, k + 1)."""
+        x = (np.asarray(features, np.float64) - self.mean) @ self.transform
+        return np.hstack([x, np.ones((len(x), 1))])
+
+    def fold(self, weights: Floats) -> tuple[Floats, Floats]:
+        """Weights on whitened features (k + 1, K) to a linear layer on raw ones: (K, d) and (K,)."""
+        raw = self.transform @ weights[:-1]
+        return raw.T, weights[-1] - self.mean @ raw
