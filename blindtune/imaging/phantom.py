@@ -6,13 +6,15 @@ The patient faces the viewer, so the heart lies at positive u. No picture of a p
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
 Field = npt.NDArray[np.float32]
+_Floats = npt.NDArray[np.floating[Any]]
 Finding = Literal["clear", "focal-opacity", "diffuse-pattern"]
 
 
@@ -116,7 +118,7 @@ def render(
     density += _heart_and_mediastinum(u, v, anatomy, exposure)
     density += _bones(u, v, anatomy, exposure)
     density += lungs * _vessels(shape, anatomy, exposure)
-    density += lungs * np.float32(0.035) * noise(shape, rng, scale=3.0, octave=8.0)
+    density += lungs * np.float32(0.025) * noise(shape, rng, scale=3.0, octave=8.0)
     density += np.float32(0.018) * noise(shape, rng, scale=30.0, octave=90.0)
     density += _finding(u, v, lungs, anatomy, finding, severity, rng)
     density += _below_diaphragm(u, v, anatomy, exposure, rng)
@@ -124,7 +126,7 @@ def render(
     return _expose(density, exposure, rng)
 
 
-def blur(field: Field, sigma: float) -> Field:
+def blur(field: _Floats, sigma: float) -> Field:
     """Gaussian blur, sigma in pixels; the picture wraps round at its borders."""
     response = np.exp(np.float32(-2.0 * (np.pi * sigma) ** 2) * _squared_frequency(field.shape))
     return np.asarray(np.fft.irfft2(np.fft.rfft2(field) * response, s=field.shape), dtype=np.float32)
@@ -149,13 +151,18 @@ def _coordinates(shape: tuple[int, int], exposure: Exposure) -> tuple[Field, Fie
     height, width = shape
     x = (np.arange(width, dtype=np.float32)[None, :] - (width - 1) / 2) * (2 / width) - exposure.shift[0]
     y = (np.arange(height, dtype=np.float32)[:, None] - (height - 1) / 2) * (2 / width) - exposure.shift[1]
-    cos, sin = np.cos(exposure.angle) / exposure.zoom, np.sin(exposure.angle) / exposure.zoom
+    cos, sin = math.cos(exposure.angle) / exposure.zoom, math.sin(exposure.angle) / exposure.zoom
     return (x * cos + y * sin).astype(np.float32), (y * cos - x * sin).astype(np.float32)
 
 
-def _step(distance: Field, width: float) -> Field:
+def _step(distance: _Floats, width: float) -> Field:
     """A soft edge: 0 where ``distance`` is well below zero, 1 well above, ``width`` wide."""
     return np.asarray(1.0 / (1.0 + np.exp(np.clip(-distance / width, -30.0, 30.0))), dtype=np.float32)
+
+
+def _bell(x: _Floats) -> Field:
+    """exp(-x²), cut before it underflows: arithmetic on denormal numbers is slow."""
+    return np.asarray(np.exp(-np.minimum(x * x, 60.0)), dtype=np.float32)
 
 
 def _dome(
@@ -163,22 +170,22 @@ def _dome(
 ) -> Field:
     """Thickness of an ellipsoid seen from the front: 1 at its centre, 0 from its outline on."""
     dx, dy = u - at[0], v - at[1]
-    cos, sin = np.cos(tilt), np.sin(tilt)
+    cos, sin = math.cos(tilt), math.sin(tilt)
     inside = 1.0 - ((dx * cos + dy * sin) / radii[0]) ** 2 - ((dy * cos - dx * sin) / radii[1]) ** 2
-    return np.sqrt(np.clip(inside, 0.0, None)).astype(np.float32)
+    return np.asarray(np.sqrt(np.maximum(inside, 0.0)), dtype=np.float32)
 
 
 def _cage_half_width(v: Field, anatomy: Anatomy) -> Field:
     """Outline of the rib cage: narrow at the apex, near its full width from the middle on."""
     t = np.clip((v - anatomy.apex) / (anatomy.base - anatomy.apex + 0.25), 0.0, 1.0)
-    return (0.12 + (anatomy.cage - 0.12) * (1.0 - (1.0 - t) ** 2.4) ** 0.62).astype(np.float32)
+    return np.asarray(0.12 + (anatomy.cage - 0.12) * np.sqrt(1.0 - (1.0 - t) ** 3), dtype=np.float32)
 
 
 def _diaphragm(u: Field, anatomy: Anatomy, exposure: Exposure) -> Field:
     """Height of the diaphragm: two domes, the right one (negative u) a little higher."""
     base = anatomy.base + exposure.breath
     dome = ((np.abs(u) - 0.33) / 0.42) ** 2
-    return (base + 0.3 * dome - np.where(u < 0, 0.05, 0.0)).astype(np.float32)
+    return (base + 0.3 * dome - np.float32(0.05) * (u < 0)).astype(np.float32)
 
 
 def _lungs(u: Field, v: Field, anatomy: Anatomy, exposure: Exposure) -> Field:
@@ -186,18 +193,18 @@ def _lungs(u: Field, v: Field, anatomy: Anatomy, exposure: Exposure) -> Field:
     outer = _cage_half_width(v, anatomy)
     inner = np.float32(anatomy.mediastinum * 0.8)
     middle, radius = (outer + inner) / 2, np.maximum((outer - inner) / 2, 1e-3)
-    across = np.clip(1.0 - ((np.abs(u) - middle) / radius) ** 2, 0.0, None) ** 0.33
-    down = np.clip((v - anatomy.apex) / 0.35, 0.0, 1.0) ** 0.5
-    # The lung reaches behind the dome, so it thins out instead of ending at a line.
+    across = np.clip(1.0 - ((np.abs(u) - middle) / radius) ** 2, 0.0, None)
+    across = np.sqrt(np.sqrt(across))
+    down = np.clip((v - anatomy.apex) / 0.35, 0.0, 1.0)
     below = _diaphragm(u, anatomy, exposure) - v
-    return np.asarray(across * down * _step(below, 0.012), dtype=np.float32)
+    return np.asarray(across * np.sqrt(down) * _step(below, 0.012), dtype=np.float32)
 
 
 def _soft_tissue(u: Field, v: Field, anatomy: Anatomy) -> Field:
     shoulder = _step(v - (anatomy.apex - 0.06 + 0.22 * np.clip(np.abs(u) - 0.25, 0, None)), 0.035)
     half = 0.24 + (anatomy.body - 0.24) * shoulder
     thickness = np.sqrt(np.clip(1.0 - (u / half) ** 2, 0.0, None))
-    tissue = np.float32(0.62 * anatomy.bulk) * thickness**0.7 * (0.86 + 0.16 * np.clip(v, -1, 1))
+    tissue = np.float32(0.62 * anatomy.bulk) * np.sqrt(thickness) * (0.86 + 0.16 * np.clip(v, -1, 1))
     # Upper arms hang beside the chest.
     for side in (-1.0, 1.0):
         tissue += 0.3 * _dome(u, v, (side * (anatomy.body + 0.1), 0.25), (0.17, 1.0), -side * 0.1)
@@ -211,21 +218,18 @@ def _soft_tissue(u: Field, v: Field, anatomy: Anatomy) -> Field:
 def _heart_and_mediastinum(u: Field, v: Field, anatomy: Anatomy, exposure: Exposure) -> Field:
     low = anatomy.base + exposure.breath
     # Great vessels widen the top, the heart the bottom; between them lies a waist.
-    waist = anatomy.mediastinum * (0.85 + 0.5 * (v + 0.3) ** 2 + 0.12 * np.exp(-(((v + 0.55) / 0.15) ** 2)))
+    waist = anatomy.mediastinum * (0.85 + 0.5 * (v + 0.3) ** 2 + 0.12 * _bell((v + 0.55) / 0.15))
     column = _step(waist - np.abs(u - 0.02), 0.022) * np.float32(0.27)
     knob = 0.26 * _dome(u, v, (anatomy.mediastinum, -0.32), (0.085, 0.11))
     size = anatomy.heart
-    heart = (
-        0.38
-        * _dome(u, v, (0.34 * size + 0.02, low - 0.6 * size), (size * 1.25, size * 0.85), anatomy.heart_tilt)
-        ** 0.7
-    )
-    right = 0.32 * _dome(u, v, (-0.04, low - 0.7 * size), (0.1 + 0.28 * size, size * 0.85)) ** 0.7
-    spine = np.exp(-((u / 0.085) ** 2)) * (0.1 + 0.03 * np.cos(v * (2 * np.pi / 0.135)))
-    trachea = np.exp(-((u + 0.01) ** 2) / 0.0016) * _step(-0.22 - v, 0.02) * np.float32(0.17)
+    at, radii = (0.34 * size + 0.02, low - 0.6 * size), (size * 1.25, size * 0.85)
+    heart = 0.38 * np.sqrt(_dome(u, v, at, radii, anatomy.heart_tilt))
+    right = 0.3 * np.sqrt(_dome(u, v, (-0.04, low - 0.7 * size), (0.1 + 0.28 * size, size * 0.85)))
+    spine = _bell(u / 0.085) * (0.1 + 0.03 * np.cos(v * (2 * np.pi / 0.135)))
+    trachea = _bell((u + 0.01) / 0.04) * _step(-0.22 - v, 0.02) * np.float32(0.17)
     hila = np.zeros_like(u)
     for side, height in ((-1.0, -0.08), (1.0, -0.13)):
-        hila += 0.12 * _dome(u, v, (side * (anatomy.mediastinum + 0.05), height), (0.1, 0.17)) ** 1.5
+        hila += 0.12 * _dome(u, v, (side * (anatomy.mediastinum + 0.05), height), (0.1, 0.17)) ** 2
     central = np.maximum(np.maximum(column + knob, heart), right)
     # The abdomen is as dense as the mediastinum, so the column is lost in it.
     fade = 1.0 - 0.75 * _step(v - low - 0.02, 0.06)
@@ -237,7 +241,7 @@ def _bones(u: Field, v: Field, anatomy: Anatomy, exposure: Exposure) -> Field:
     cage = _cage_half_width(v, anatomy) + 0.035
     within = _step(cage - out, 0.012)
     # Ribs turn edge-on at the chest wall, where the beam passes more bone.
-    edge_on = 1.0 + 0.7 * np.exp(-(((cage - out) / 0.06) ** 2))
+    edge_on = 1.0 + 0.7 * _bell((cage - out) / 0.06)
     lift = 0.3 * exposure.breath
     top = anatomy.apex + 0.05 + lift
     back = v - top + 0.1 * out - anatomy.rib_slope * out * out + 0.012 * np.sin(3.0 * u + 5.0 * v)
@@ -250,23 +254,23 @@ def _bones(u: Field, v: Field, anatomy: Anatomy, exposure: Exposure) -> Field:
     clavicle = anatomy.apex + 0.12 - 0.13 * out + 0.05 * np.sin(out * 6.0) + lift
     bones += 0.17 * _tube(v - clavicle, 0.034) * _step(out - 0.1, 0.02) * _step(0.78 - out, 0.03)
     for side in (-1.0, 1.0):
-        bones += 0.22 * _dome(u, v, (side * 0.99, anatomy.apex + 0.16), (0.13, 0.15)) ** 0.8
+        bones += 0.22 * _dome(u, v, (side * 0.99, anatomy.apex + 0.16), (0.13, 0.15))
         blade = _dome(u, v, (side * 0.83, anatomy.apex + 0.45), (0.15, 0.4), side * 0.2)
         bones += 0.06 * _step(blade - 0.1, 0.05)
     return np.asarray(bones, dtype=np.float32)
 
 
-def _ladder(phase: Field, spacing: float, count: int, half: float) -> Field:
+def _ladder(phase: _Floats, spacing: float, count: int, half: float) -> Field:
     """``count`` parallel bones, ``spacing`` apart, in one pass: each point sees the nearest."""
     index = np.clip(np.round(phase / spacing), 0, count - 1)
     return _tube(phase - index * spacing, half)
 
 
-def _tube(distance: Field, half: float) -> Field:
+def _tube(distance: _Floats, half: float) -> Field:
     """Profile of a hollow bone: cortex brighter than marrow."""
     d = np.abs(distance) / half
     return np.asarray(
-        0.55 * _step(1.0 - d, 0.12) + 0.5 * np.exp(-(((d - 0.85) / 0.25) ** 2)), dtype=np.float32
+        0.55 * _step(1.0 - d, 0.12) + 0.5 * _bell((d - 0.85) / 0.25), dtype=np.float32
     )
 
 
@@ -280,7 +284,7 @@ def _vessels(shape: tuple[int, int], anatomy: Anatomy, exposure: Exposure) -> Fi
     pen = ImageDraw.Draw(canvas)
 
     def pixel(point: tuple[float, float]) -> tuple[float, float]:
-        cos, sin = np.cos(exposure.angle) * exposure.zoom, np.sin(exposure.angle) * exposure.zoom
+        cos, sin = math.cos(exposure.angle) * exposure.zoom, math.sin(exposure.angle) * exposure.zoom
         x = point[0] * cos - point[1] * sin + exposure.shift[0]
         y = point[1] * cos + point[0] * sin + exposure.shift[1]
         return float(x * width / 2 + width / 2), float(y * width / 2 + height / 2)
@@ -292,11 +296,11 @@ def _vessels(shape: tuple[int, int], anatomy: Anatomy, exposure: Exposure) -> Fi
             stack.append(((side * (anatomy.mediastinum + 0.03), top), angle, side, 0.024, 0))
     while stack:
         start, angle, side, calibre, depth = stack.pop()
-        length = rng.uniform(0.07, 0.14)
-        end = (start[0] + side * np.cos(angle) * length, start[1] + np.sin(angle) * length)
+        length = rng.uniform(0.08, 0.16)
+        end = (start[0] + side * math.cos(angle) * length, start[1] + math.sin(angle) * length)
         shade = int(255 * min(1.0, calibre / 0.024))
         pen.line([pixel(start), pixel(end)], fill=shade, width=max(1, round(calibre * width / 2)))
-        if depth < 5:
+        if depth < 4:
             stack.append((end, angle + rng.normal(0, 0.2), side, calibre * 0.78, depth + 1))
             if rng.random() < 0.75:
                 turn = rng.choice([-1.0, 1.0]) * rng.uniform(0.4, 0.8)
@@ -315,23 +319,23 @@ def _finding(
     rng: np.random.Generator,
 ) -> Field:
     """What the classes differ in, and nothing else: density added inside the lungs."""
+    if finding == "clear":
+        return np.zeros_like(u)
     shape = (u.shape[0], u.shape[1])
-    ragged = noise(shape, rng, scale=14.0, octave=50.0)
+    ragged = noise(shape, rng, scale=22.0, octave=70.0)
     fine = noise(shape, rng, scale=5.0, octave=14.0)
     side = rng.choice([-1.0, 1.0])
     at = (side * rng.uniform(0.25, 0.58), rng.uniform(-0.45, anatomy.base - 0.1))
-    radius = rng.uniform(0.1, 0.22)
+    radius = rng.uniform(0.22, 0.36)
     stretch = rng.uniform(0.8, 1.3)
-    if finding == "clear":
-        return np.zeros_like(u)
     if finding == "focal-opacity":
         distance = np.sqrt(((u - at[0]) / stretch) ** 2 + ((v - at[1]) * stretch) ** 2) / radius
-        patch = _step(1.0 - distance + 0.28 * ragged, 0.2) * (1.0 + 0.1 * fine)
-        return np.asarray(np.float32(0.42 * severity) * patch * lungs, dtype=np.float32)
+        patch = _step(1.0 - distance + 0.25 * ragged, 0.16) * (1.0 + 0.06 * fine)
+        return np.asarray(np.float32(0.5 * severity) * patch * lungs, dtype=np.float32)
     # Thickened septa make a net; ridges of band-passed noise look like one.
     net = 1.0 - np.minimum(np.abs(1.3 * fine), 1.2)
     lower = 0.55 + 0.45 * _step(v - 0.05 + 0.15 * ragged, 0.18)
-    return np.asarray(np.float32(0.24 * severity) * (net + 0.3) * lower * lungs, dtype=np.float32)
+    return np.asarray(np.float32(0.3 * severity) * (net + 0.3) * lower * lungs, dtype=np.float32)
 
 
 def _below_diaphragm(
@@ -340,7 +344,7 @@ def _below_diaphragm(
     """Liver and spleen are dense; the stomach may hold a bubble of gas."""
     below = _step(v - _diaphragm(u, anatomy, exposure), 0.02)
     bubble = _dome(u, v, (0.4, anatomy.base + exposure.breath + 0.17), (0.17, 0.09), rng.normal(0, 0.2))
-    return np.asarray(below * (0.14 - np.float32(anatomy.gas * 0.6) * bubble**0.5), dtype=np.float32)
+    return np.asarray(below * (0.14 - np.float32(anatomy.gas * 0.6) * np.sqrt(bubble)), dtype=np.float32)
 
 
 def _extras(shape: tuple[int, int], exposure: Exposure, rng: np.random.Generator) -> Field:
@@ -362,7 +366,7 @@ def _extras(shape: tuple[int, int], exposure: Exposure, rng: np.random.Generator
     return blur(np.asarray(canvas, dtype=np.float32), 0.5) / np.float32(255.0)
 
 
-def _expose(density: Field, exposure: Exposure, rng: np.random.Generator) -> Field:
+def _expose(density: _Floats, exposure: Exposure, rng: np.random.Generator) -> Field:
     """Scatter, quantum noise and the detector's tone curve."""
     density = density.clip(0.0, None)
     veiled = (1.0 - exposure.scatter) * density + exposure.scatter * blur(density, 14.0)

@@ -83,8 +83,8 @@ def write_synthetic_cohort(
 
 def draw_severity(rng: np.random.Generator, difficulty: float) -> float:
     """Strength of a finding: a spread whose middle falls as ``difficulty`` in [0, 1] rises."""
-    middle = 1.0 - 0.9 * difficulty
-    return float(middle * (0.25 + 1.5 * rng.beta(2.0, 2.0)))
+    middle = 1.3 - 1.2 * difficulty
+    return float(middle * (0.55 + 0.9 * rng.beta(2.0, 2.0)))
 
 
 def _write_image(
