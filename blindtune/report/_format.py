@@ -12,8 +12,8 @@ _MINUS = "−"
 
 
 def percent(share: float) -> str:
-    """0.912 → ``91.2 %``."""
-    return f"{100 * share:.1f} %"
+    """0.912 → ``91.2 %``; less than all never reads as ``100.0 %``."""
+    return "> 99.9 %" if 0.9995 <= share < 1 else f"{100 * share:.1f} %"
 
 
 def value(name: str, figure: Figure) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -114,24 +114,22 @@ _HEADLINES: dict[str, tuple[str, ...]] = {
 }
 
 
-def _drawings(results: Mapping[str, Result], reference: str) -> list[tuple[str, list[tuple[str, Any]]]]:
+def _drawings(results: Mapping[str, Result], reference: str) -> list[tuple[str, list[tuple[str, str]]]]:
     """(heading, [(caption, svg)]) for each group of plots that fits the kind."""
-    from markupsafe import Markup
 
-    # The SVG is ours, its texts escaped where it was drawn: the only markup that is not escaped again.
-    def each(draw: Any, prefix: str) -> list[tuple[str, Any]]:
+    def each(draw: Callable[..., str], prefix: str) -> list[tuple[str, str]]:
         return [
-            (name, Markup(draw(name, result, prefix=f"{prefix}-{at}")))  # noqa: S704
+            (name, draw(name, result, prefix=f"{prefix}-{at}"))
             for at, (name, result) in enumerate(results.items())
         ]
 
     kind, classes = results[reference].metrics.kind, results[reference].metrics.classes
     if kind == "regression":
         return [("Predicted against measured", each(plots.scatter, "scatter"))]
-    roc = [("All heads", Markup(plots.roc_of_heads(results)))]  # noqa: S704
-    if kind != "binary" and len(classes) > 1:
-        by_class = plots.roc_by_class(reference, results[reference])
-        roc.append((f"{reference}, by class", Markup(by_class)))  # noqa: S704
+    several = kind != "binary" and len(classes) > 1
+    roc = [("All heads, mean of the classes" if several else "All heads", plots.roc_of_heads(results))]
+    if several:
+        roc.append((f"{reference}, by class", plots.roc_by_class(reference, results[reference])))
     groups = [("ROC curves", roc)]
     if results[reference].metrics.confusion is not None:
         groups.append(("Confusion matrices", each(plots.confusion, "confusion")))

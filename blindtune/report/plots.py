@@ -42,9 +42,10 @@ def roc_by_class(name: str, result: Result, *, prefix: str = "roc-class") -> str
     each = _roc_by_class(result)
     areas = {one.name: one.roc_auc.value for one in result.metrics.per_class}
     curves = {_with_area(label, areas[label]): curve for label, curve in each.items()}
+    mean = _with_area(f"mean of {len(each)}", result.metrics["roc_auc"].value)
     if len(each) > 1:
-        curves[_with_area("mean", result.metrics["roc_auc"].value)] = _mean(list(each.values()))
-    return _curves(curves, f"ROC curves by class, {name}", prefix)
+        curves[mean] = _mean(list(each.values()))
+    return _curves(curves, f"ROC curves by class, {name}", prefix, mean)
 
 
 def reliability(name: str, result: Result, *, prefix: str = "reliability") -> str:
@@ -81,9 +82,10 @@ def confusion(name: str, result: Result, *, prefix: str = "confusion") -> str:
     total = counts.sum(axis=1, keepdims=True)
     share = np.divide(counts, total, out=np.zeros_like(counts), where=total > 0)
     k = len(names)
-    cell = 0.78 if k <= 4 else max(0.36, 3.6 / k)
+    cell = 0.78 if k <= 4 else max(0.36, 3.2 / k)
     left = 0.45 + 0.085 * max(map(len, names))
-    below = 0.5 + (0.0 if k <= 3 else 0.06 * max(map(len, names)))
+    slanted = k > 3 or max(map(len, names)) > 9
+    below = 0.5 + (0.06 * max(map(len, names)) if slanted else 0.0)
     size = (left + cell * k + 0.12, below + cell * k + 0.12)
 
     def draw(figure: Any) -> None:
@@ -96,7 +98,7 @@ def confusion(name: str, result: Result, *, prefix: str = "confusion") -> str:
         )
         axes.spines[:].set_visible(False)
         axes.tick_params(length=0)
-        axes.set_xticks(range(k), names, rotation=0 if k <= 3 else 45, ha="center" if k <= 3 else "right")
+        axes.set_xticks(range(k), names, rotation=45 if slanted else 0, ha="right" if slanted else "center")
         axes.set_yticks(range(k), names)
         axes.set_xlabel("Predicted")
         axes.set_ylabel("True")
@@ -146,15 +148,18 @@ def scatter(name: str, result: Result, *, prefix: str = "scatter") -> str:
     )
 
 
-def _curves(curves: Mapping[str, Curve], title: str, prefix: str) -> str:
+def _curves(curves: Mapping[str, Curve], title: str, prefix: str, emphasis: str = "") -> str:
     def draw(figure: Any) -> None:
         axes = _square(figure, len(curves))
         axes.plot([0, 1], [0, 1], color=_svg.MUTED, lw=1, ls=(0, (3, 3)))
         handles = []
-        for at, (x, y) in enumerate(curves.values()):
+        for at, (label, (x, y)) in enumerate(curves.items()):
             colour = _svg.SERIES[at % len(_svg.SERIES)]
             style = _STYLES[(at if len(curves) <= len(_STYLES) else at // len(_svg.SERIES)) % len(_STYLES)]
-            handles += axes.plot(x, y, color=colour, lw=1.8, ls=style)
+            if label == emphasis:
+                handles += axes.plot(x, y, color=_svg.INK, lw=2.4)
+            else:
+                handles += axes.plot(x, y, color=colour, lw=1.6, ls=style)
         axes.set_xlabel("1 − specificity")
         axes.set_ylabel("Sensitivity")
         if handles:
@@ -176,7 +181,7 @@ def _square(figure: Any, entries: int, limits: tuple[float, float] = (0.0, 1.0))
     below = height - _SIDE - 0.12
     axes = figure.add_axes((_MARGIN / width, below / height, _SIDE / width, _SIDE / height))
     axes.grid(lw=0.8)
-    axes.tick_params(length=0)
+    axes.tick_params(length=0, pad=5)
     axes.set(xlim=limits, ylim=limits)
     return axes
 
