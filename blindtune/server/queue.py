@@ -1,0 +1,85 @@
+"""One study at a time, first come first served, each in a worker process that this thread supervises."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+
+from blindtune.server.store import Store
+
+POLL = 0.2
+"""Seconds between two looks at the store and the worker."""
+
+GRACE = 10.0
+"""Seconds a worker has to end after SIGTERM."""
+
+
+class Queue:
+    """Takes queued studies from the store and trains them; a cancelled one's worker is stopped.
+
+    Args:
+        cores: worker processes of each training.
+    """
+
+    def __init__(self, store: Store, cores: int) -> None:
+        self._store, self._cores = store, cores
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._loop, name="queue", daemon=True)
+
+    def start(self) -> None:
+        """Begin; studies that ran when the server last ended are queued again."""
+        self._store.recover()
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End the running worker, leave its study queued, and return when both are so."""
+        self._stopping.set()
+        self._thread.join()
+
+    def _loop(self) -> None:
+        while not self._stopping.wait(POLL):
+            study = self._store.claim()
+            if study is not None:
+                self._train(study)
+
+    def _train(self, study: str) -> None:
+        command = [
+            sys.executable,
+            "-m",
+            "blindtune.server.worker",
+            str(self._store.data_dir.resolve()),
+            study,
+        ]
+        command += ["--cores", str(self._cores)] + ["--insecure"] * self._store.insecure
+        # A session of its own: Ctrl-C is for the server, which then stops the worker in order.
+        worker = subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True)
+        while True:
+            try:
+                code = worker.wait(POLL)
+                break
+            except subprocess.TimeoutExpired:
+                row = self._store.study(study)
+                wanted = row is not None and row["state"] == "running"
+                if self._stopping.is_set() or not wanted:
+                    code = _end(worker)
+                    break
+        if self._stopping.is_set():
+            self._store.requeue(study)
+        elif code == -signal.SIGKILL:
+            self._store.fail(
+                study, "the training process was killed, probably for want of memory", "Use a larger machine."
+            )
+        else:
+            self._store.fail(study, "the training process ended before it was done", "Start it again.")
+
+
+def _end(worker: subprocess.Popen[bytes]) -> int:
+    worker.terminate()
+    try:
+        return worker.wait(GRACE)
+    except subprocess.TimeoutExpired:
+        os.killpg(worker.pid, signal.SIGKILL)
+        return worker.wait()

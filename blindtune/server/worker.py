@@ -1,0 +1,204 @@
+"""Trains one study in a process of its own: ``python -m blindtune.server.worker DATA_DIR STUDY``.
+
+The server's queue starts it; states and progress go through the store. SIGTERM, or the end of the
+process that started it, stops it and leaves no head behind.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psutil
+
+from blindtune.errors import BlindtuneError
+from blindtune.he.engine import Ledger
+from blindtune.kernels.executor import ForkExecutor
+from blindtune.kernels.training import Progress, Trainer, train
+from blindtune.server.store import JobProgress, Store
+from blindtune.wire.bundle import Bundle, write_bundle
+from blindtune.wire.study import check_study, load_engine, load_trainer
+
+PAUSE = 0.25
+"""Seconds between two records of progress."""
+
+
+class Watch:
+    """Samples the memory of this process and its workers, and ends it when its parent is gone."""
+
+    def __init__(self) -> None:
+        self.peak = 0
+        self._parent = os.getppid()
+        self._stop = threading.Event()
+
+    def sample(self) -> None:
+        """Take one sample: proportional set sizes, so that shared pages count once."""
+        if os.getppid() != self._parent:
+            os.kill(os.getpid(), signal.SIGTERM)
+        total = 0
+        me = psutil.Process()
+        for process in (me, *me.children()):
+            try:
+                total += process.memory_full_info().pss
+            except psutil.Error:
+                continue
+        self.peak = max(self.peak, total)
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """Sample twice a second; only around training, for a fork must not meet this thread."""
+
+        def loop() -> None:
+            while not self._stop.wait(0.5):
+                self.sample()
+
+        thread = threading.Thread(target=loop, daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            self._stop.set()
+            thread.join()
+
+
+class Job:
+    """One study's training.
+
+    Args:
+        store: where it lies.
+        study: its identifier; its state is ``running``.
+        cores: worker processes.
+    """
+
+    def __init__(self, store: Store, study: str, cores: int) -> None:
+        self._store, self._study, self._cores = store, study, cores
+        self._watch = Watch()
+        self._last = 0.0
+        self._steps = self._levels = 0
+
+    def run(self) -> None:
+        """Verify, load, train, write the head and the timing.
+
+        Raises:
+            BlindtuneError: the study cannot be trained.
+        """
+        store, study = self._store, self._study
+        shutil.rmtree(store.head(study), ignore_errors=True)
+        keys, data = store.bundles(study)
+        p, program = keys.manifest.checked_parameters, keys.manifest.checked_program
+        self._steps, self._levels = program.steps, p.levels
+        total = keys.size + sum(b.size for b in data)
+        start = time.perf_counter()
+        on_part = self._counter("verify", total)
+        for bundle in (keys, *data):
+            bundle.verify(on_part)
+        verified = time.perf_counter()
+        layout = check_study(keys, data)
+        trainer = load_trainer(load_engine(keys), layout, data, self._counter("load", total - keys.size))
+        self._watch.sample()
+        loaded = time.perf_counter()
+        weights, ledger, steps = self._train(keys, trainer)
+        trained = time.perf_counter()
+        flat = [handle for block in weights for handle in block]
+        manifest = keys.manifest.model_copy(update={"kind": "head", "parts": []})
+        write_bundle(store.head(study), manifest, [("weights", flat)])
+        timing = {
+            "cores": self._cores,
+            "seconds_verifying": verified - start,
+            "seconds_loading": loaded - verified,
+            "seconds_training": trained - loaded,
+            "seconds_step": steps,
+            "seconds_operations": ledger.total_seconds,
+            "peak_bytes": self._watch.peak,
+            "operations": [
+                {"name": name, "level": level, "count": count, "seconds": ledger.seconds[name, level]}
+                for (name, level), count in sorted(ledger.counts.items())
+            ],
+        }
+        store.timing(study).write_text(json.dumps(timing, indent=1))
+        store.finish(study)
+
+    def _train(self, keys: Bundle, trainer: Trainer) -> tuple[list[list[bytes]], Ledger, list[float]]:
+        program = keys.manifest.checked_program
+        ends = [0.0] * program.steps
+        with ForkExecutor(trainer, self._cores) as executor, self._watch.running():
+            start = time.perf_counter()
+
+            def on_progress(at: Progress) -> None:
+                seconds = ends[at.step - 1] = time.perf_counter() - start
+                eta = seconds * (at.total - at.done) / at.done
+                operations: dict[str, int] = {}
+                for (name, _), count in executor.ledger.counts.items():
+                    operations[name] = operations.get(name, 0) + count
+                self._record(
+                    JobProgress(
+                        at.step, at.steps, at.phase, at.level, at.done, at.total, seconds, eta, operations
+                    )
+                )
+
+            weights = train(executor, trainer.layout, program, self._levels, on_progress)
+            self._watch.sample()
+        return weights, executor.ledger, [b - a for a, b in zip([0.0, *ends], ends, strict=False)]
+
+    def _counter(self, phase: str, total: int) -> Progressing:
+        return Progressing(self, phase, total)
+
+    def _record(self, progress: JobProgress) -> None:
+        now = time.monotonic()
+        if now - self._last >= PAUSE or progress.done == progress.total:
+            self._last = now
+            self._store.progress(self._study, progress)
+
+
+class Progressing:
+    """Records progress in bytes, before training."""
+
+    def __init__(self, job: Job, phase: str, total: int) -> None:
+        self._job, self._phase, self._total = job, phase, total
+        self._done, self._start = 0, time.perf_counter()
+
+    def __call__(self, size: int) -> None:
+        job = self._job
+        self._done += size
+        seconds = time.perf_counter() - self._start
+        eta = seconds * (self._total - self._done) / self._done
+        job._record(
+            JobProgress(0, job._steps, self._phase, job._levels, self._done, self._total, seconds, eta, {})
+        )
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Train one study; the exit status is 0 if its state says what became of it."""
+    parser = argparse.ArgumentParser(prog="blindtune.server.worker")
+    parser.add_argument("data_dir", type=Path)
+    parser.add_argument("study")
+    parser.add_argument("--cores", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--insecure", action="store_true")
+    given = parser.parse_args(arguments)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    store = Store(given.data_dir, insecure=given.insecure)
+    try:
+        Job(store, given.study, given.cores).run()
+    except BlindtuneError as error:
+        store.fail(given.study, error.what, error.remedy)
+    except MemoryError:
+        store.fail(given.study, "the training process ran out of memory", "Use a larger machine.")
+    except Exception as error:
+        # The kind alone: a message could hold anything.
+        store.fail(given.study, f"the training process failed ({type(error).__name__})", "Start it again.")
+        raise
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
