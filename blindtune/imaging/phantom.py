@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 Field = npt.NDArray[np.float32]
 _Floats = npt.NDArray[np.floating[Any]]
+_BAND = 32  # rows at a time: temporaries that stay in the cache, not fresh pages from the system
 Finding = Literal["clear", "focal-opacity", "diffuse-pattern"]
 
 
@@ -113,17 +114,29 @@ def render(
         float32 (height, width) in [0, 1], 1 where attenuation is highest (bone bright).
     """
     u, v = _coordinates(shape, exposure)
-    lungs = _lungs(u, v, anatomy, exposure)
-    density = _soft_tissue(u, v, anatomy) - np.float32(0.44) * lungs
-    density += _heart_and_mediastinum(u, v, anatomy, exposure)
-    density += _bones(u, v, anatomy, exposure)
+    lungs, density = np.empty_like(u), np.empty_like(u)
+    tilt = rng.normal(0.0, 0.2)
+    for top in range(0, shape[0], _BAND):
+        rows = slice(top, top + _BAND)
+        lungs[rows], density[rows] = _thorax(u[rows], v[rows], anatomy, exposure, tilt)
     density += lungs * _vessels(shape, anatomy, exposure)
     density += lungs * np.float32(0.025) * noise(shape, rng, scale=3.0, octave=8.0)
     density += np.float32(0.018) * noise(shape, rng, scale=30.0, octave=90.0)
     density += _finding(u, v, lungs, anatomy, finding, severity, rng)
-    density += _below_diaphragm(u, v, anatomy, exposure, rng)
     density += _extras(shape, exposure, rng)
     return _expose(density, exposure, rng)
+
+
+def _thorax(
+    u: Field, v: Field, anatomy: Anatomy, exposure: Exposure, stomach_tilt: float
+) -> tuple[Field, Field]:
+    """Thickness of the lungs, and density of all that is drawn point by point."""
+    lungs = _lungs(u, v, anatomy, exposure)
+    density = _soft_tissue(u, v, anatomy) - np.float32(0.44) * lungs
+    density += _heart_and_mediastinum(u, v, anatomy, exposure)
+    density += _bones(u, v, anatomy, exposure)
+    density += _below_diaphragm(u, v, anatomy, exposure, stomach_tilt)
+    return lungs, density
 
 
 def blur(field: _Floats, sigma: float) -> Field:
@@ -269,9 +282,7 @@ def _ladder(phase: _Floats, spacing: float, count: int, half: float) -> Field:
 def _tube(distance: _Floats, half: float) -> Field:
     """Profile of a hollow bone: cortex brighter than marrow."""
     d = np.abs(distance) / half
-    return np.asarray(
-        0.55 * _step(1.0 - d, 0.12) + 0.5 * _bell((d - 0.85) / 0.25), dtype=np.float32
-    )
+    return np.asarray(0.55 * _step(1.0 - d, 0.12) + 0.5 * _bell((d - 0.85) / 0.25), dtype=np.float32)
 
 
 def _vessels(shape: tuple[int, int], anatomy: Anatomy, exposure: Exposure) -> Field:
@@ -338,12 +349,10 @@ def _finding(
     return np.asarray(np.float32(0.3 * severity) * (net + 0.3) * lower * lungs, dtype=np.float32)
 
 
-def _below_diaphragm(
-    u: Field, v: Field, anatomy: Anatomy, exposure: Exposure, rng: np.random.Generator
-) -> Field:
+def _below_diaphragm(u: Field, v: Field, anatomy: Anatomy, exposure: Exposure, tilt: float) -> Field:
     """Liver and spleen are dense; the stomach may hold a bubble of gas."""
     below = _step(v - _diaphragm(u, anatomy, exposure), 0.02)
-    bubble = _dome(u, v, (0.4, anatomy.base + exposure.breath + 0.17), (0.17, 0.09), rng.normal(0, 0.2))
+    bubble = _dome(u, v, (0.4, anatomy.base + exposure.breath + 0.17), (0.17, 0.09), tilt)
     return np.asarray(below * (0.14 - np.float32(anatomy.gas * 0.6) * np.sqrt(bubble)), dtype=np.float32)
 
 

@@ -83,7 +83,7 @@ def write_synthetic_cohort(
 
 def draw_severity(rng: np.random.Generator, difficulty: float) -> float:
     """Strength of a finding: a spread whose middle falls as ``difficulty`` in [0, 1] rises."""
-    middle = 1.3 - 1.2 * difficulty
+    middle = 1.5 - 1.3 * difficulty
     return float(middle * (0.55 + 0.9 * rng.beta(2.0, 2.0)))
 
 
