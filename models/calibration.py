@@ -3,7 +3,8 @@
 Binary: scale and threshold. Several classes: none, a scale and bias a class (vector scaling), or a
 K×K matrix with a penalty (Guo et al. 2017, "On Calibration of Modern Neural Networks", section 4);
 which one is chosen by cross-validated log loss on the validation split, for on few images a matrix
-overfits.
+overfits. Heads train balanced, which ranks better; calibration then restores the prevalence of the
+validation split, so that probabilities mean what they say.
 """
 
 from __future__ import annotations
@@ -49,12 +50,11 @@ def identity(outputs: int) -> Calibration:
     return Calibration("none", np.eye(outputs), np.zeros(outputs))
 
 
-def calibrate(logits: Floats, labels: NDArray[Any], kind: str, *, balanced: bool = True) -> Calibration:
+def calibrate(logits: Floats, labels: NDArray[Any], kind: str) -> Calibration:
     """Fit a calibration on validation logits (n, K) and labels.
 
     Args:
         kind: the head's kind; regression is left alone.
-        balanced: weigh classes equally, as a balanced head does.
 
     Raises:
         InputError: shapes that do not fit.
@@ -65,38 +65,37 @@ def calibrate(logits: Floats, labels: NDArray[Any], kind: str, *, balanced: bool
     if kind == "regression" or n < 2 * FOLDS:
         return identity(outputs)
     if kind == "binary":
-        return _per_output(logits, labels.reshape(-1, 1), balanced)
+        return _per_output(logits, labels.reshape(-1, 1))
     if kind == "multilabel":
-        return _per_output(logits, labels, balanced)
+        return _per_output(logits, labels)
     if len(np.unique(labels)) < outputs:
         return identity(outputs)
     modes: tuple[Mode, ...] = ("none", "vector", "matrix")
-    losses = {m: _cross_validated(m, logits, labels, balanced) for m in modes}
+    losses = {m: _cross_validated(m, logits, labels) for m in modes}
     best = min(modes, key=lambda m: losses[m])
-    return _fit(best, logits, labels, balanced)
+    return _fit(best, logits, labels)
 
 
-def _per_output(logits: Floats, labels: NDArray[Any], balanced: bool) -> Calibration:
+def _per_output(logits: Floats, labels: NDArray[Any]) -> Calibration:
     """Platt scaling of each logit: a scale and a threshold."""
     from sklearn.linear_model import LogisticRegression
 
     scale, bias = np.ones(logits.shape[1]), np.zeros(logits.shape[1])
     for k in range(logits.shape[1]):
         if len(np.unique(labels[:, k])) == 2:
-            fitted = LogisticRegression(C=100.0, class_weight="balanced" if balanced else None)
+            fitted = LogisticRegression(C=100.0)
             fitted.fit(logits[:, k : k + 1], labels[:, k])
             if fitted.coef_[0, 0] > 0:
                 scale[k], bias[k] = fitted.coef_[0, 0], fitted.intercept_[0]
     return Calibration("scale", np.diag(scale), bias)
 
 
-def _fit(mode: Mode, logits: Floats, labels: NDArray[Any], balanced: bool) -> Calibration:
+def _fit(mode: Mode, logits: Floats, labels: NDArray[Any]) -> Calibration:
     from scipy.optimize import minimize
 
     n, outputs = logits.shape
     if mode == "none":
         return identity(outputs)
-    weights = _row_weights(labels, outputs, balanced)
     truth = np.eye(outputs)[labels]
     spread = logits.std() or 1.0
     x = logits / spread
@@ -112,11 +111,11 @@ def _fit(mode: Mode, logits: Floats, labels: NDArray[Any], balanced: bool) -> Ca
         p, log_p = _softmax(z)
         off = matrix - np.diag(np.diag(matrix))
         penalty = 1e-2 * (off**2).sum() + 1e-3 * (bias**2).sum()
-        error = weights[:, None] * (p - truth) / n
+        error = (p - truth) / n
         d_matrix = x.T @ error + 2e-2 * off
         d_bias = error.sum(axis=0) + 2e-3 * bias
         d = np.diag(d_matrix) if diagonal else d_matrix.ravel()
-        return float(-(weights * log_p[truth > 0]).mean() + penalty), np.concatenate([d, d_bias])
+        return float(-log_p[truth > 0].mean() + penalty), np.concatenate([d, d_bias])
 
     start = np.ones(outputs) if diagonal else np.eye(outputs).ravel()
     found = minimize(objective, np.concatenate([start, np.zeros(outputs)]), jac=True, method="L-BFGS-B")
@@ -124,8 +123,7 @@ def _fit(mode: Mode, logits: Floats, labels: NDArray[Any], balanced: bool) -> Ca
     return Calibration(mode, matrix / spread, bias)
 
 
-def _cross_validated(mode: Mode, logits: Floats, labels: NDArray[Any], balanced: bool) -> float:
-    weights = _row_weights(labels, logits.shape[1], balanced)
+def _cross_validated(mode: Mode, logits: Floats, labels: NDArray[Any]) -> float:
     # Folds stratified by class: the n-th row of each class goes to fold n mod FOLDS.
     fold = np.zeros(len(labels), int)
     for k in np.unique(labels):
@@ -136,17 +134,10 @@ def _cross_validated(mode: Mode, logits: Floats, labels: NDArray[Any], balanced:
         inside, outside = fold != f, fold == f
         if len(np.unique(labels[inside])) < logits.shape[1]:
             return float("inf")
-        fitted = _fit(mode, logits[inside], labels[inside], balanced)
+        fitted = _fit(mode, logits[inside], labels[inside])
         _, log_p = _softmax(fitted.apply(logits[outside]))
-        total -= float((weights[outside] * log_p[np.arange(outside.sum()), labels[outside]]).sum())
+        total -= float(log_p[np.arange(outside.sum()), labels[outside]].sum())
     return total
-
-
-def _row_weights(labels: NDArray[Any], outputs: int, balanced: bool) -> Floats:
-    if not balanced:
-        return np.ones(len(labels))
-    counts = np.bincount(labels, minlength=outputs)
-    return np.asarray(len(labels) / (outputs * counts[labels]))
 
 
 def _softmax(logits: Floats) -> tuple[Floats, Floats]:

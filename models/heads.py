@@ -176,7 +176,7 @@ def _indicator_targets(labels: NDArray[Any], outputs: int) -> Floats:
         return np.asarray(labels, np.float64) - 0.5
     if labels.min() < 0 or labels.max() >= outputs:
         raise InputError(f"labels outside 0 … {outputs - 1}")
-    return np.eye(outputs)[labels.astype(int)] - 0.5
+    return np.asarray(np.eye(outputs)[labels.astype(int)] - 0.5)
 
 
 def _real_targets(labels: NDArray[Any], outputs: int) -> Floats:

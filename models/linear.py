@@ -65,7 +65,9 @@ class LinearHead:
         from safetensors.numpy import save_file
 
         directory.mkdir(parents=True, exist_ok=True)
-        tensors = {"weight": self.weight.astype(np.float32), "bias": self.bias.astype(np.float32)}
+        # safetensors writes the buffer as it lies: a transposed view would come back scrambled.
+        arrays = {"weight": self.weight, "bias": self.bias}
+        tensors = {name: np.ascontiguousarray(a, np.float32) for name, a in arrays.items()}
         temporary = directory / (HEAD_WEIGHTS + ".partial")
         save_file(tensors, temporary)
         os.replace(temporary, directory / HEAD_WEIGHTS)

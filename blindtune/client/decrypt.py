@@ -1,0 +1,115 @@
+"""The encrypted head comes back: check it, open it, unwhiten it, calibrate it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from blindtune import __version__
+from blindtune.client.encoding import decode
+from blindtune.client.study import Settings, StudyDirectory
+from blindtune.errors import BundleError, EngineError, KeyFileError
+from blindtune.he.secret import SecretKey
+from blindtune.models.calibration import Calibration, calibrate
+from blindtune.models.linear import LinearHead
+from blindtune.wire.bundle import Bundle
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A decrypted head.
+
+    Attributes:
+        head: linear on raw embeddings, calibrated.
+        uncalibrated: the same without calibration.
+        deviation: largest difference of a weight from the same steps in clear, relative to the largest
+            weight there. Noise leaves well under a hundredth; more means that the server did something else.
+    """
+
+    head: LinearHead
+    uncalibrated: LinearHead
+    deviation: float
+
+
+TRUSTED_DEVIATION = 0.05
+
+
+def open_head(directory: StudyDirectory, key: SecretKey) -> Opened:
+    """Decrypt the head in the inbox.
+
+    Raises:
+        BundleError: not this study's head, altered, or not a ciphertext.
+        KeyFileError: another study's key.
+    """
+    settings = directory.settings()
+    if key.key_id != settings.key:
+        raise KeyFileError("this key did not encrypt the study", remedy="Give the study's own key.")
+    insecure = key.parameters.security == 0
+    bundle = Bundle(directory.encrypted_head, insecure=insecure)
+    _check_origin(bundle, settings, directory, insecure)
+    bundle.verify()
+    layout = bundle.manifest.checked_layout
+    try:
+        slots = [key.decrypt(key.load(item)) for item in bundle.items("weights")]
+    except EngineError as error:
+        raise BundleError(f"the encrypted head: {error.what}", remedy="Fetch it again.") from error
+    weights = decode(slots, layout, settings.scaling, settings.columns, settings.outputs)
+    if not np.isfinite(weights).all() or np.abs(weights).max() > 1e6:
+        raise BundleError(
+            "the decrypted weights are not plausible",
+            remedy="Fetch again; if it stays, the server did not run this study's steps.",
+        )
+    _, rehearsed = directory.whitening()
+    deviation = float(np.abs(weights - rehearsed).max() / max(np.abs(rehearsed).max(), 1e-12))
+    return Opened(*finish(directory, settings, weights, "encrypted"), deviation)
+
+
+def finish(
+    directory: StudyDirectory, settings: Settings, weights: Floats, how: str
+) -> tuple[LinearHead, LinearHead]:
+    """Unwhiten and calibrate weights on whitened features: the calibrated head and the plain one."""
+    whitening, _ = directory.whitening()
+    weight, bias = whitening.fold(weights)
+    data = directory.embeddings()
+    held = data.indices("val")
+    logits = data.features[held].astype(np.float64) @ weight.T + bias
+    calibration = calibrate(logits, data.labels[held], settings.kind)
+    return tuple(  # type: ignore[return-value]
+        LinearHead(*pair, settings.classes, settings.kind, settings.backbone, _provenance(settings, how, c))
+        for pair, c in (
+            (calibration.fold(weight, bias), calibration),
+            ((weight, bias), None),
+        )
+    )
+
+
+def _provenance(settings: Settings, how: str, calibration: Calibration | None) -> dict[str, object]:
+    return {
+        "trained": how,
+        "calibration": calibration.mode if calibration else "none",
+        "security": settings.security,
+        "members": len(settings.members),
+        "blindtune": __version__,
+        **settings.head,
+    }
+
+
+def _check_origin(bundle: Bundle, settings: Settings, directory: StudyDirectory, insecure: bool) -> None:
+    m, ours = bundle.manifest, Bundle(directory.keys_bundle, insecure=insecure).manifest
+    if m.kind != "head" or m.study != settings.study:
+        raise BundleError("not this study's head", remedy="Fetch it with this study's directory.")
+    if m.key != settings.key:
+        raise BundleError("a head under another key", remedy="Fetch it with this study's directory.")
+    if (m.parameters, m.program) != (ours.parameters, ours.program):
+        raise BundleError("a head of other parameters or another program than were submitted")
+    if (m.layout.lanes, m.layout.widths, m.layout.baby, m.layout.weight_blocks) != (
+        ours.layout.lanes,
+        ours.layout.widths,
+        ours.layout.baby,
+        ours.layout.weight_blocks,
+    ):
+        raise BundleError("a head in another packing than was submitted")

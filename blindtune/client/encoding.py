@@ -1,0 +1,96 @@
+"""Matrices to the slot vectors of a study's parts, and decrypted slot vectors back to weights.
+
+Scaling spends no level (design document, section 3): with ``α = sqrt(lr / (2·P·rows))`` the data are
+``α·X``, the weights ``w / (2·P·α)``; then the forward product gives ``u = z / P`` in [-1, 1] and the
+backward product the step itself. Coefficients are ``weight_i · c_k · P^k``, all of order one.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from blindtune.errors import InputError
+from blindtune.kernels.layout import Layout
+from blindtune.kernels.packing import Slots, pack_block, pack_lanes, unpack_weights
+from blindtune.models.heads import Head
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Scaling:
+    """How a study's numbers are scaled; the same for all its members, never on the wire.
+
+    Attributes:
+        interval: P, the polynomial's interval.
+        rate: the first learning rate; the others enter through their coefficient sets.
+        rows: training rows of all members.
+    """
+
+    interval: float
+    rate: float
+    rows: int
+
+    @property
+    def alpha(self) -> float:
+        """The factor on the data."""
+        return math.sqrt(self.rate / (2 * self.interval * self.rows))
+
+    @property
+    def weight_factor(self) -> float:
+        """Decrypted weights times this are the weights on whitened features."""
+        return 2 * self.interval * self.alpha
+
+
+def encode(
+    features: Floats, targets: Floats, weights: Floats, head: Head, layout: Layout, scaling: Scaling
+) -> Iterator[tuple[str, list[Slots]]]:
+    """The slot vectors of every part of a data bundle, in the bundle's order.
+
+    Args:
+        features: whitened, bias last: (n, columns).
+        targets, weights: (n, K) with ``K ≤ lanes · weight_blocks``.
+        layout: with this member's row blocks.
+
+    Raises:
+        InputError: shapes that do not fit the layout, or values that are not finite.
+    """
+    n, outputs = targets.shape
+    if features.shape[0] != n or weights.shape != targets.shape:
+        raise InputError("features, targets and weights differ in rows")
+    if n > layout.rows * layout.row_blocks or outputs > layout.lanes * layout.weight_blocks:
+        raise InputError(f"{n} rows and {outputs} outputs do not fit the layout")
+    if not all(np.isfinite(a).all() for a in (features, targets, weights)):
+        raise InputError("features, targets or weights that are not finite", remedy="Check the embeddings.")
+    scaled = scaling.alpha * features
+    for i in range(layout.row_blocks):
+        rows = slice(i * layout.rows, (i + 1) * layout.rows)
+        parts: dict[int, list[Slots]] = {}
+        for (j, _, _), slots in pack_block(scaled[rows], layout):
+            parts.setdefault(j, []).append(slots)
+        for j, vectors in parts.items():
+            yield f"data-{i}-{j}", vectors
+    powers = scaling.interval ** np.arange(1, head.degree + 1, 2)
+    terms = [targets, *(np.full_like(targets, c) for c in head.coefficients * powers)]
+    for s, rate in enumerate(head.rates):
+        for k in range(layout.weight_blocks):
+            lanes = slice(k * layout.lanes, (k + 1) * layout.lanes)
+            for i in range(layout.row_blocks):
+                rows = slice(i * layout.rows, (i + 1) * layout.rows)
+                factor = rate / scaling.rate * weights[rows, lanes]
+                yield f"residual-{s}-{k}-{i}", [pack_lanes(factor * t[rows, lanes], layout) for t in terms]
+
+
+def decode(slots: list[Slots], layout: Layout, scaling: Scaling, columns: int, outputs: int) -> Floats:
+    """Decrypted slot vectors of a head bundle to weights on whitened features (columns, K)."""
+    per_block = len(layout.widths)
+    blocks = [
+        unpack_weights(slots[k * per_block : (k + 1) * per_block], layout)
+        for k in range(layout.weight_blocks)
+    ]
+    return np.concatenate(blocks, axis=1)[:columns, :outputs] * scaling.weight_factor

@@ -1,0 +1,86 @@
+"""What the encrypted head is worth: the test split, beside the same steps in clear and the converged head."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+
+from blindtune import __version__
+from blindtune.client.decrypt import finish
+from blindtune.client.study import Settings, StudyDirectory
+from blindtune.errors import InputError
+from blindtune.models.linear import LinearHead
+from blindtune.report import Result, converged_softmax
+
+ENCRYPTED, UNCALIBRATED = "encrypted", "encrypted, uncalibrated"
+CLEAR = "same steps in clear"
+CONVERGED, BALANCED = "converged plaintext", "converged plaintext, balanced"
+
+
+def evaluate_study(directory: StudyDirectory, *, resamples: int = 1000) -> dict[str, Result]:
+    """Evaluate a decrypted study on its test split.
+
+    Returns:
+        Results by head, the encrypted one first.
+
+    Raises:
+        InputError: no test rows.
+        ModelError: the head was not decrypted yet.
+    """
+    settings = directory.settings()
+    data = directory.embeddings()
+    test = data.indices("test")
+    if not len(test):
+        raise InputError("no test rows", remedy="Give a split with test rows in the labels.")
+    _, rehearsed = directory.whitening()
+    clear, _ = finish(directory, settings, rehearsed, "in clear")
+    heads = {
+        ENCRYPTED: LinearHead.load(directory.head),
+        UNCALIBRATED: LinearHead.load(directory.head / "uncalibrated"),
+        CLEAR: clear,
+    }
+    features, labels = data.features[test], data.labels[test]
+    logits = {name: head.logits(features) for name, head in heads.items()}
+    if settings.kind in ("binary", "multiclass"):
+        train, held = data.indices("train"), data.indices("val")
+        splits = (data.features[train], data.labels[train], data.features[held], data.labels[held])
+        weightings: dict[str, Literal["balanced"] | None] = {CONVERGED: None, BALANCED: "balanced"}
+        for name, weights in weightings.items():
+            converged = converged_softmax(*splits, weights=weights)
+            logits[name] = np.asarray(converged.logits(features)).reshape(len(test), -1)
+    patients = [data.patients[i] for i in test]
+    return {
+        name: Result.of(
+            value,
+            labels,
+            settings.classes,
+            kind=settings.kind,  # type: ignore[arg-type]
+            groups=patients,
+            resamples=resamples,
+        )
+        for name, value in logits.items()
+    }
+
+
+def study_summary(settings: Settings) -> dict[str, object]:
+    """What the report says about a study; nothing about patients."""
+    h = settings.head
+    return {
+        "title": "Encrypted head training",
+        "summary": (
+            f"A {h['name']} head for {len(settings.classes)} classes, trained on ciphertexts in "
+            f"{h['steps']} gradient steps at {settings.security} security and evaluated on the test split."
+        ),
+        "notes": list(settings.notes),
+        "provenance": {
+            "Study": {
+                "study": settings.study,
+                "members": len(settings.members),
+                "security": settings.security,
+            },
+            "Backbone": {k: str(v) for k, v in settings.backbone.items()} or {"features": "ready embeddings"},
+            "Head": {k: (str(v) if isinstance(v, list) else v) for k, v in h.items()},
+            "Software": {"blindtune": __version__},
+        },
+    }

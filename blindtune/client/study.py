@@ -1,0 +1,223 @@
+"""A hospital's study directory: what stays, what may leave, what came back.
+
+    STUDY/private/   0700, never leaves: secret key, embeddings, whitening, rehearsal, settings
+    STUDY/outbox/    the bundles ``keys`` and ``data``: everything that is uploaded
+    STUDY/inbox/     the encrypted head as it came back
+    STUDY/head/      the decrypted head; stays with the key owner
+    STUDY/report/    the evaluation
+
+``private/study.json`` is written last: a directory without it is an unfinished study, which
+``encrypt`` takes up again.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from blindtune.client.encoding import Scaling
+from blindtune.errors import InputError
+from blindtune.imaging import Embeddings
+from blindtune.models.whitening import Whitening
+
+Floats = NDArray[np.float64]
+MAX_SETTINGS_BYTES = 1 << 20
+
+
+@dataclass(frozen=True)
+class Settings:
+    """A study's private settings, saved as ``private/study.json``.
+
+    Attributes:
+        study: random identifier.
+        member: this hospital; ``members``: all of them.
+        key: identifier of the key.
+        kind, classes: of the labels.
+        backbone: name, fingerprint and input size of the backbone; empty for ready embeddings.
+        head: name, degree, interval, learning rates, decay, balance.
+        interval, rate, rows: the scaling.
+        columns, outputs: of the weights.
+    """
+
+    study: str
+    member: str
+    members: tuple[str, ...]
+    key: str
+    kind: str
+    classes: tuple[str, ...]
+    backbone: dict[str, Any]
+    head: dict[str, Any]
+    interval: float
+    rate: float
+    rows: int
+    columns: int
+    outputs: int
+    security: str
+    notes: tuple[str, ...] = ()
+
+    @property
+    def scaling(self) -> Scaling:
+        """The scaling of the study's numbers."""
+        return Scaling(self.interval, self.rate, self.rows)
+
+
+@dataclass(frozen=True)
+class StudyDirectory:
+    """Paths and private files of a study."""
+
+    root: Path
+
+    @property
+    def private(self) -> Path:
+        """What never leaves."""
+        return self.root / "private"
+
+    @property
+    def key_file(self) -> Path:
+        """The study's own secret key, unless another file is named."""
+        return self.private / "secret.key"
+
+    @property
+    def keys_bundle(self) -> Path:
+        """Evaluation keys."""
+        return self.root / "outbox" / "keys"
+
+    @property
+    def data_bundle(self) -> Path:
+        """Encrypted data."""
+        return self.root / "outbox" / "data"
+
+    @property
+    def encrypted_head(self) -> Path:
+        """The bundle that came back."""
+        return self.root / "inbox" / "head"
+
+    @property
+    def head(self) -> Path:
+        """The decrypted head."""
+        return self.root / "head"
+
+    @property
+    def report(self) -> Path:
+        """The evaluation."""
+        return self.root / "report"
+
+    @property
+    def complete(self) -> bool:
+        """Whether ``encrypt`` finished."""
+        return (self.private / "study.json").is_file()
+
+    def create(self) -> None:
+        """Make the directory, or take up an unfinished study.
+
+        Raises:
+            InputError: a finished study, or a directory with other things in it.
+        """
+        if self.complete:
+            raise InputError("a finished study is here", where=self.root.name, remedy="Choose another --out.")
+        known = {"private", "outbox"}
+        if self.root.exists() and {p.name for p in self.root.iterdir()} - known:
+            raise InputError(
+                "the directory holds other things", where=self.root.name, remedy="Choose an empty --out."
+            )
+        try:
+            self.private.mkdir(parents=True, exist_ok=True, mode=0o700)
+            os.chmod(self.private, 0o700)
+            shutil.rmtree(self.root / "outbox", ignore_errors=True)
+        except OSError as error:
+            raise InputError(
+                f"the study directory cannot be written ({error.strerror})",
+                where=self.root.name,
+                remedy="Choose a directory that you may write to.",
+            ) from error
+
+    def save(self, settings: Settings, whitening: Whitening, rehearsed: Floats, data: Embeddings) -> None:
+        """Write the private files, the settings last."""
+        from safetensors.numpy import save_file
+
+        tensors = {"mean": whitening.mean, "transform": whitening.transform, "rehearsed": rehearsed}
+        tensors = {name: np.ascontiguousarray(value) for name, value in tensors.items()}
+        with _private(self.private / "whitening.safetensors") as path:
+            save_file(tensors, path, {"epsilon": repr(whitening.epsilon), "owner": whitening.owner})
+        with _private(self.private / "embeddings.npz") as path, open(path, "wb") as file:
+            np.savez(
+                file,
+                embeddings=data.features,
+                labels=data.labels,
+                classes=np.array(data.classes),
+                patients=np.array(data.patients),
+                splits=data.splits,
+            )
+        with _private(self.private / "study.json") as path:
+            path.write_text(json.dumps(asdict(settings), indent=1))
+
+    def settings(self) -> Settings:
+        """The private settings.
+
+        Raises:
+            InputError: no finished study here, or damaged settings.
+        """
+        path = self.private / "study.json"
+        if not path.is_file():
+            raise InputError(
+                "no finished study here", where=self.root.name, remedy="Run blindtune encrypt first."
+            )
+        try:
+            if path.stat().st_size > MAX_SETTINGS_BYTES:
+                raise ValueError("too large")
+            found = json.loads(path.read_text())
+            for name in ("members", "classes", "notes"):
+                found[name] = tuple(found[name])
+            return Settings(**found)
+        except (ValueError, TypeError, KeyError):
+            raise self._damaged("study.json") from None
+
+    def whitening(self) -> tuple[Whitening, Floats]:
+        """The whitening, and the weights of the same steps in clear (columns, K)."""
+        from safetensors import SafetensorError, safe_open
+
+        try:
+            with safe_open(self.private / "whitening.safetensors", "numpy") as file:
+                meta = file.metadata()
+                mean, transform = file.get_tensor("mean"), file.get_tensor("transform")
+                rehearsed = file.get_tensor("rehearsed")
+            return Whitening(mean, transform, float(meta["epsilon"]), meta["owner"]), rehearsed
+        except (SafetensorError, OSError, KeyError, ValueError, TypeError):
+            raise self._damaged("whitening.safetensors") from None
+
+    def embeddings(self) -> Embeddings:
+        """The embeddings, labels, patients and splits."""
+        from blindtune.imaging import load_embeddings
+
+        return load_embeddings(self.private / "embeddings.npz")
+
+    def _damaged(self, name: str) -> InputError:
+        return InputError(
+            "missing or damaged", where=f"private/{name}", remedy="Restore it, or encrypt the study again."
+        )
+
+
+class _private:
+    """A file of mode 0600 that appears whole or not at all."""
+
+    def __init__(self, path: Path) -> None:
+        self._path, self._partial = path, path.with_name(path.name + ".partial")
+
+    def __enter__(self) -> Path:
+        self._partial.unlink(missing_ok=True)
+        os.close(os.open(self._partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
+        return self._partial
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is None:
+            os.chmod(self._partial, 0o600)
+            os.replace(self._partial, self._path)
+        else:
+            self._partial.unlink(missing_ok=True)
