@@ -1,0 +1,164 @@
+"""Queue and worker processes: one at a time, cancelled, interrupted, restarted, failed."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import psutil
+import pytest
+
+from blindtune.client.remote import Remote
+from blindtune.errors import BlindtuneError, InputError, RemoteError
+from blindtune.server.run import read_token, serve
+from blindtune.wire.bundle import Bundle
+
+
+def place(study, store):
+    """Put a study's bundles where uploads would."""
+    for path in study.bundles():
+        manifest = Bundle(path, insecure=True).manifest
+        store.open_bundle(manifest)
+        place = store.directory(study.study) / ("keys" if manifest.kind == "keys" else f"data/{path.name}")
+        shutil.rmtree(place.with_name(place.name + ".partial"))
+        shutil.copytree(path, place)
+        store.complete(study.study, manifest.kind, manifest.member)
+
+
+def until(condition, seconds=30):
+    end = time.monotonic() + seconds
+    while not (found := condition()):
+        assert time.monotonic() < end, "waited too long"
+        time.sleep(0.02)
+    return found
+
+
+def workers():
+    found = []
+    for process in psutil.Process().children(recursive=True):
+        try:
+            if "blindtune.server.worker" in process.cmdline():
+                found.append(process)
+        except psutil.Error:
+            continue
+    return found
+
+
+@pytest.fixture
+def slow(make_tiny):
+    """A study that trains for many seconds."""
+    return make_tiny("slow", steps=12)
+
+
+def state(store, study):
+    return store.study(study.study)["state"]
+
+
+def test_first_come_first_served_and_cancel_stops_the_worker(slow, tiny, server):
+    store = server.store
+    place(slow, store)
+    place(tiny, store)
+    store.queue(slow.study)
+    until(lambda: (store.status(slow.study)["progress"] or {}).get("step"))
+    store.queue(tiny.study)
+    assert state(store, tiny) == "queued"
+    assert workers()
+    store.cancel(slow.study)
+    until(lambda: state(store, tiny) == "done")
+    assert state(store, slow) == "cancelled"
+    until(lambda: not workers())
+    assert not store.head(slow.study).exists()
+
+
+def test_a_stopped_server_leaves_the_study_queued_and_the_next_trains_it(slow, start_server):
+    with start_server() as first:
+        store = first.store
+        place(slow, store)
+        store.queue(slow.study)
+        until(lambda: (store.status(slow.study)["progress"] or {}).get("step"))
+    assert not workers()
+    assert state(store, slow) == "queued"
+    # As a crash would leave it, with a part half received and a directory that nobody knows.
+    store.claim()
+    (store.directory(slow.study) / "incoming").mkdir()
+    (store.data_dir / "studies" / ("f" * 32)).mkdir()
+    with start_server() as second:
+        until(lambda: state(second.store, slow) == "running")
+        until(workers)
+        second.store.cancel(slow.study)
+    assert not (store.directory(slow.study) / "incoming").exists()
+    assert not (store.data_dir / "studies" / ("f" * 32)).exists()
+
+
+def test_failures_say_why_in_one_line(tiny, server):
+    store = server.store
+    place(tiny, store)
+    part = store.directory(tiny.study) / "data" / "south" / "parts" / "data-0-0"
+    data = bytearray(part.read_bytes())
+    data[1000] ^= 1
+    part.write_bytes(data)
+    store.queue(tiny.study)
+    with Remote(server.url, server.token) as there, pytest.raises(RemoteError, match="data-0-0 was altered"):
+        there.wait(tiny.study, poll=0.05)
+    error = store.study(tiny.study)["error"]
+    assert "\n" not in error
+    assert str(store.data_dir) not in error
+
+
+def test_a_killed_worker_is_a_failure(slow, server):
+    store = server.store
+    place(slow, store)
+    store.queue(slow.study)
+    until(lambda: (store.status(slow.study)["progress"] or {}).get("step"))
+    workers()[0].kill()
+    until(lambda: state(store, slow) == "failed")
+    assert "was killed" in store.study(slow.study)["error"]
+    until(lambda: not workers())
+
+
+SERVE = """
+import sys
+from pathlib import Path
+from blindtune.server.run import serve
+serve(Path(sys.argv[1]), port=0, cores=1, insecure=True, ready=lambda port: print(port, flush=True))
+"""
+
+
+def test_serve_until_interrupted(slow, tmp_path):
+    data_dir = tmp_path / "data"
+    environment = {k: v for k, v in os.environ.items() if k != "BLINDTUNE_TOKEN"}
+    with subprocess.Popen(
+        [sys.executable, "-c", SERVE, str(data_dir)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=environment,
+        text=True,
+    ) as process:
+        port = int(process.stdout.readline())
+        token = read_token(data_dir)
+        assert (data_dir / "token").stat().st_mode & 0o777 == 0o600
+        assert data_dir.stat().st_mode & 0o777 == 0o700
+        with Remote(f"http://127.0.0.1:{port}", token, insecure=True) as there:
+            there.submit(slow.bundles())
+            there.start(slow.study)
+            until(lambda: there.status(slow.study).progress)
+        with pytest.raises(InputError, match="another server uses"):
+            serve(data_dir, port=0)
+        with pytest.raises(RemoteError, match="cannot listen"):
+            serve(tmp_path / "other", port=port)
+        process.send_signal(signal.SIGINT)
+        said, complained = process.communicate(timeout=20)
+    assert (process.returncode, said, complained) == (0, "", "")
+    assert not workers()
+
+
+def test_short_tokens_and_unusable_directories(tmp_path):
+    with pytest.raises(BlindtuneError, match="fewer than 16"):
+        serve(tmp_path / "a", port=0, token="short")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="data directory cannot be used"):
+        serve(tmp_path / "file", port=0)
