@@ -3,9 +3,11 @@
 from blindtune.imaging.arrays import Embeddings, load_embeddings
 from blindtune.imaging.cohort import Cohort, load_cohort
 from blindtune.imaging.formats import GreyImage, read_image
+from blindtune.imaging.synthetic import SYNTHETIC_CLASSES, write_synthetic_cohort
 from blindtune.imaging.transform import centre_crop, prepare
 
 __all__ = [
+    "SYNTHETIC_CLASSES",
     "Cohort",
     "Embeddings",
     "GreyImage",
@@ -14,4 +16,5 @@ __all__ = [
     "load_embeddings",
     "prepare",
     "read_image",
+    "write_synthetic_cohort",
 ]

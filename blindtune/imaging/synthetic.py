@@ -13,7 +13,9 @@ from typing import Any
 import numpy as np
 
 from blindtune.errors import InputError
-from blindtune.imaging.phantom import Anatomy, Exposure, Field, Finding, render
+from blindtune.imaging.anatomy import Anatomy, Exposure
+from blindtune.imaging.fields import Field
+from blindtune.imaging.phantom import Finding, render
 from blindtune.imaging.splits import draw_splits
 
 SYNTHETIC_CLASSES: tuple[Finding, ...] = ("clear", "diffuse-pattern", "focal-opacity")
@@ -48,6 +50,8 @@ def write_synthetic_cohort(
         raise InputError(f"difficulty {difficulty}", where="difficulty", remedy="Give 0 to 1.")
     if patients < 10:
         raise InputError(f"{patients} patients", where="patients", remedy="Give 10 or more.")
+    if seed < 0:
+        raise InputError(f"seed {seed}", where="seed", remedy="Give 0 or more.")
     directory = Path(directory)
     table = directory / "labels.csv"
     if table.exists():
