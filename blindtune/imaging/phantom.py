@@ -79,7 +79,7 @@ def _finding(
 
 def _extras(shape: tuple[int, int], exposure: Exposure, rng: np.random.Generator) -> Field:
     """Monitor leads and the side marker, on some pictures of every class."""
-    from PIL import Image, ImageDraw
+    from PIL import Image, ImageDraw, ImageFilter
 
     height, width = shape
     canvas = Image.new("L", (width, height), 0)
@@ -93,7 +93,7 @@ def _extras(shape: tuple[int, int], exposure: Exposure, rng: np.random.Generator
         pen.ellipse((x - 4, y - 4, x + 4, y + 4), outline=120)
     if exposure.marker:
         pen.text((0.9 * width, 0.06 * height), "L", fill=230)
-    return blur(np.asarray(canvas, dtype=np.float32), 0.5) / np.float32(255.0)
+    return np.asarray(canvas.filter(ImageFilter.GaussianBlur(0.5)), dtype=np.float32) / np.float32(255.0)
 
 
 def _expose(density: Floats, exposure: Exposure, rng: np.random.Generator) -> Field:

@@ -7,6 +7,7 @@ the lungs can tell the classes apart.
 from __future__ import annotations
 
 import csv
+import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -115,14 +116,14 @@ def _header(patient: str, key: tuple[int, int, int], take: np.random.Generator, 
         ComputedRadiographyImageStorage,
         DigitalXRayImageStorageForPresentation,
         ExplicitVRLittleEndian,
-        generate_uid,
     )
 
     seed, number, image = key
     digital = not portable and take.random() < 0.7
 
     def uid(*parts: object) -> str:
-        return str(generate_uid(prefix=None, entropy_srcs=["blindtune", *map(str, (seed, number, *parts))]))
+        digest = hashlib.sha256(repr(("blindtune synthetic", seed, number, *parts)).encode()).digest()
+        return f"2.25.{int.from_bytes(digest[:16], 'big')}"
 
     dataset = Dataset()
     dataset.SOPClassUID = (
