@@ -1,7 +1,7 @@
 """Scans → arrays: DICOM, PNG, JPEG, embeddings; cohorts, patients, splits. No encryption here."""
 
 from blindtune.imaging.arrays import Embeddings, load_embeddings
-from blindtune.imaging.cohort import Cohort, load_cohort
+from blindtune.imaging.cohort import Cohort, list_scans, load_cohort
 from blindtune.imaging.formats import GreyImage, read_image
 from blindtune.imaging.synthetic import SYNTHETIC_CLASSES, write_synthetic_cohort
 from blindtune.imaging.transform import centre_crop, prepare
@@ -12,6 +12,7 @@ __all__ = [
     "Embeddings",
     "GreyImage",
     "centre_crop",
+    "list_scans",
     "load_cohort",
     "load_embeddings",
     "prepare",

@@ -20,7 +20,7 @@ MAX_ARRAY_BYTES = 2 << 30
 _LAYOUT = "Keys: embeddings (n, d), labels (n,), optionally splits, patients, classes; or train_x, train_y, …"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Embeddings:
     """Labelled feature vectors, rows in the order of the file.
 

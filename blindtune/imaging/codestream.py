@@ -8,8 +8,8 @@ _SOF_MARKERS = frozenset(
 )
 
 
-def declared_size(stream: bytes) -> tuple[int, int] | None:
-    """(width, height) of a JPEG, JPEG-LS or JPEG 2000 stream; None where no header is found (RLE).
+def declared_size(stream: bytes) -> tuple[int, int, int] | None:
+    """(width, height, components) of a JPEG, JPEG-LS or JPEG 2000 stream; None without a header (RLE).
 
     Args:
         stream: one encapsulated frame.
@@ -21,18 +21,19 @@ def declared_size(stream: bytes) -> tuple[int, int] | None:
     return _j2k_size(stream, start) if start >= 0 else None
 
 
-def _j2k_size(stream: bytes, start: int) -> tuple[int, int] | None:
-    # SOC, SIZ marker, Lsiz, Rsiz, then Xsiz, Ysiz, XOsiz, YOsiz of four bytes each (T.800 A.5.1).
-    fields = stream[start + 8 : start + 24]
-    if len(fields) < 16:
+def _j2k_size(stream: bytes, start: int) -> tuple[int, int, int] | None:
+    # SOC, SIZ marker, Lsiz, Rsiz, then Xsiz, Ysiz, XOsiz, YOsiz and four tile sizes of four bytes each,
+    # then Csiz of two (T.800 A.5.1).
+    fields = stream[start + 8 : start + 42]
+    if len(fields) < 34:
         return None
     x1, y1, x0, y0 = (int.from_bytes(fields[i : i + 4], "big") for i in range(0, 16, 4))
-    return x1 - x0, y1 - y0
+    return x1 - x0, y1 - y0, int.from_bytes(fields[32:34], "big")
 
 
-def _jpeg_size(stream: bytes) -> tuple[int, int] | None:
+def _jpeg_size(stream: bytes) -> tuple[int, int, int] | None:
     position = 2
-    while position + 9 <= len(stream):
+    while position + 9 < len(stream):
         if stream[position] != 0xFF:
             return None
         marker = stream[position + 1]
@@ -42,6 +43,6 @@ def _jpeg_size(stream: bytes) -> tuple[int, int] | None:
         if marker in _SOF_MARKERS:
             height = int.from_bytes(stream[position + 5 : position + 7], "big")
             width = int.from_bytes(stream[position + 7 : position + 9], "big")
-            return width, height
+            return width, height, stream[position + 9]
         position += 2 + int.from_bytes(stream[position + 2 : position + 4], "big")
     return None

@@ -20,7 +20,7 @@ _SUFFIXES = frozenset({".dcm", ".dicom", ".ima", ".png", ".jpg", ".jpeg"})
 _NOT_SCANS = frozenset({"DICOMDIR"})
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Cohort:
     """Labelled scans, the patient of each and its split; rows are in the order of ``files``.
 
@@ -79,13 +79,7 @@ def load_cohort(
             patient in two splits, fewer than two classes, or a class without a training image.
     """
     scans = Path(scans)
-    if not scans.is_dir():
-        raise InputError("not a folder", where=str(scans), remedy="Name the folder that holds the scans.")
-    found = list(_scan_files(scans))
-    if not found:
-        raise InputError(
-            "no DICOM, PNG or JPEG file in the folder", where=str(scans), remedy="Name the folder of scans."
-        )
+    found = list_scans(scans)
     table = Path(labels) if labels is not None else scans / "labels.csv"
     if labels is not None or table.is_file():
         rows = read_table(table)
@@ -105,6 +99,22 @@ def load_cohort(
     return Cohort(
         files, indices, names, patients, splits, ignored, patient_source, "given" if given else "drawn"
     )
+
+
+def list_scans(folder: Path) -> list[Path]:
+    """The scans in a folder and its subfolders, sorted.
+
+    Raises:
+        InputError: not a folder, or none in it.
+    """
+    if not folder.is_dir():
+        raise InputError("not a folder", where=str(folder), remedy="Name the folder that holds the scans.")
+    found = list(_scan_files(folder))
+    if not found:
+        raise InputError(
+            "no DICOM, PNG or JPEG file in the folder", where=str(folder), remedy="Name the folder of scans."
+        )
+    return found
 
 
 def _scan_files(folder: Path) -> Iterator[Path]:

@@ -6,7 +6,6 @@ that a compression needs are looked at before pixels are decoded.
 
 from __future__ import annotations
 
-import warnings
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,6 +19,7 @@ import numpy.typing as npt
 from blindtune.errors import InputError, MissingPackageError
 from blindtune.imaging.codestream import declared_size
 from blindtune.imaging.formats import MAX_FILE_BYTES, GreyImage, check_declared_size, luma, one_line
+from blindtune.imaging.quiet import quiet
 
 _REMEDY = "Export the image again from the archive, or leave the file out of the study."
 
@@ -87,14 +87,8 @@ def _pydicom_errors(where: str) -> Iterator[None]:
     A hostile file can raise nearly anything inside a parser (KeyError, struct.error, RecursionError,
     a codec's own types), so everything but our own errors becomes InputError here.
     """
-    import logging
-
-    logger = logging.getLogger("pydicom")
-    level = logger.level
-    logger.setLevel(logging.CRITICAL)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with quiet():
             yield
     except (InputError, MissingPackageError):
         raise
@@ -102,8 +96,6 @@ def _pydicom_errors(where: str) -> Iterator[None]:
         raise InputError(
             f"damaged or truncated DICOM ({one_line(error)})", where=where, remedy=_REMEDY
         ) from error
-    finally:
-        logger.setLevel(level)
 
 
 def _refuse_deflate_bomb(path: Path) -> None:
@@ -151,10 +143,11 @@ def _check_compressed_frame(dataset: Any, where: str) -> None:
     size = declared_size(get_frame(dataset.PixelData, 0, number_of_frames=1))
     if size is None:
         return
-    header = (int(dataset.Columns), int(dataset.Rows))
+    header = (int(dataset.Columns), int(dataset.Rows), int(dataset.SamplesPerPixel))
     if size != header:
         raise InputError(
-            f"compressed picture is {size[0]}x{size[1]} but the header says {header[0]}x{header[1]}",
+            f"compressed picture is {'x'.join(map(str, size))} but the header says "
+            f"{'x'.join(map(str, header))}",
             where=where,
             remedy=_REMEDY,
         )
@@ -201,9 +194,11 @@ def _displayed(dataset: Any, stored: npt.NDArray[Any], where: str) -> GreyImage:
     values = apply_modality_lut(stored, dataset)
     if not np.isfinite(values).all():
         raise InputError("NaN or infinite pixels", where=where, remedy=_REMEDY)
-    if dataset.get("VOILUTSequence") and np.issubdtype(values.dtype, np.integer):
+    if dataset.get("VOILUTSequence"):
+        # A rescale, even by 1, gives floats; a table is looked up by whole numbers.
+        whole = np.rint(values).astype(np.int64)
         entries = int(dataset.VOILUTSequence[0].LUTDescriptor[2])
-        grey = np.asarray(apply_voi(values, dataset), dtype=np.float32) / np.float32(2**entries - 1)
+        grey = np.asarray(apply_voi(whole, dataset), dtype=np.float32) / np.float32(2**entries - 1)
     else:
         grey = _windowed(dataset, values.astype(np.float32), stored)
     grey = grey.clip(0.0, 1.0)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from pathlib import Path
 from typing import Any, Literal
 
@@ -10,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from blindtune.errors import InputError
+from blindtune.imaging.quiet import quiet
 
 GreyImage = npt.NDArray[np.float32]
 """A greyscale picture: float32 (height, width) in [0, 1], 1 the brightest."""
@@ -109,16 +109,14 @@ def _read_with_pillow(path: Path, kind: Format) -> GreyImage:
     from PIL import Image
 
     try:
-        with warnings.catch_warnings():
-            # Pillow only warns between one and two times its own limit; ours, checked below, is the one.
-            warnings.simplefilter("ignore")
-            with Image.open(path, formats=(kind.upper(),)) as image:
-                check_declared_size(image.width, image.height, path.name)
-                if getattr(image, "n_frames", 1) > 1:
-                    raise InputError(
-                        "an animated picture", where=path.name, remedy="Save the one frame that matters."
-                    )
-                return _grey(image)
+        # Pillow only warns between one and two times its own limit; ours, checked below, is the one.
+        with quiet(), Image.open(path, formats=(kind.upper(),)) as image:
+            check_declared_size(image.width, image.height, path.name)
+            if getattr(image, "n_frames", 1) > 1:
+                raise InputError(
+                    "an animated picture", where=path.name, remedy="Save the one frame that matters."
+                )
+            return _grey(image)
     except Image.DecompressionBombError as error:
         raise InputError("declares too many pixels", where=path.name, remedy=_REEXPORT) from error
     except (OSError, SyntaxError, ValueError, EOFError, MemoryError) as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -54,7 +55,7 @@ def read_table(path: Path) -> tuple[Row, ...]:
     header, _, _ = text.partition("\n")
     delimiter = max(",;\t", key=header.count)
     try:
-        lines = list(csv.reader(text.splitlines(), delimiter=delimiter, strict=True))
+        lines = list(csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True))
     except csv.Error as error:
         raise InputError(f"not a CSV table ({error})", where=where, remedy="Export it again.") from error
     columns = _columns(lines[0] if lines else [], where)

@@ -60,11 +60,12 @@ def test_monochrome1_is_inverted(save_radiograph):
     np.testing.assert_allclose(plain + inverted, 1.0, atol=1e-6)
 
 
-def test_voi_lut_goes_before_the_window(save_radiograph):
+@pytest.mark.parametrize("rescale", [{}, {"RescaleSlope": 1, "RescaleIntercept": 0}])
+def test_voi_lut_goes_before_the_window(save_radiograph, rescale):
     lut = Dataset()
     lut.LUTDescriptor = [4096, 0, 12]
     lut.LUTData = np.arange(4096)[::-1].astype("<u2").tobytes()
-    path = save_radiograph(RAMP, VOILUTSequence=[lut], WindowCenter=5, WindowWidth=4)
+    path = save_radiograph(RAMP, VOILUTSequence=[lut], WindowCenter=5, WindowWidth=4, **rescale)
     np.testing.assert_allclose(read_image(path), (4095 - RAMP) / 4095, atol=1e-6)
 
 
@@ -148,6 +149,7 @@ def test_a_compressed_stream_may_not_be_larger_than_its_header(save_radiograph, 
     stream = b"\xff\x4f\xff\x51\x00\x29\x00\x00" + b"".join(
         n.to_bytes(4, "big") for n in (60000, 60000, 0, 0)
     )
+    stream += bytes(16) + b"\x00\x01"
     path = save_radiograph(RAMP)
     dataset = pydicom.dcmread(path)
     dataset.PixelData = encapsulate([stream + bytes(64)])
@@ -155,7 +157,7 @@ def test_a_compressed_stream_may_not_be_larger_than_its_header(save_radiograph, 
     dataset.file_meta.TransferSyntaxUID = JPEG2000Lossless
     dataset.save_as(path)
     monkeypatch.setattr("pydicom.pixels.pixel_array", pytest.fail)
-    with pytest.raises(InputError, match="60000x60000 but the header says 8x8"):
+    with pytest.raises(InputError, match="60000x60000x1 but the header says 8x8x1"):
         read_image(path)
 
 
