@@ -48,8 +48,8 @@ class Upload:
 
 
 @pytest.fixture
-def upload(http, tiny):
-    return Upload(http, tiny.data("north"))
+def upload(http, study):
+    return Upload(http, study.data("north"))
 
 
 def files_of(store, study):
@@ -59,14 +59,14 @@ def files_of(store, study):
 def test_health_alone_is_open(idle_server):
     with httpx.Client(base_url=idle_server.url) as client:
         assert client.get("/v1/health").json() == {"status": "ok"}
-        for headers in ({}, {"Authorization": "Bearer "}, {"Authorization": "Bearer wrong"}):
+        for headers in ({}, {"Authorization": "Bearer"}, {"Authorization": "Bearer wrong"}):
             answer = client.get(f"/v1/studies/{'0' * 32}", headers=headers)
             assert answer.status_code == 401
             assert set(answer.json()) == {"error", "remedy"}
         assert client.get("/openapi.json").status_code == 404
 
 
-def test_parts_are_taken_once_opened_and_whole(upload, tiny, idle_server):
+def test_parts_are_taken_once_opened_and_whole(upload, study, idle_server):
     assert upload.put("data-0-0", b"x").status_code == 404
     assert upload.open().json() == {"missing": ["data-0-0", "data-0-1", "residual-0-0-0"]}
     assert upload.complete().status_code == 422
@@ -76,7 +76,7 @@ def test_parts_are_taken_once_opened_and_whole(upload, tiny, idle_server):
     assert upload.open().json() == {"missing": []}
     assert upload.complete().status_code == 204
     assert upload.put("data-0-0", upload.part("data-0-0")).status_code == 409
-    assert upload.http.get(f"/studies/{tiny.study}").json()["uploaded"] == ["north"]
+    assert upload.http.get(f"/studies/{study.id}").json()["uploaded"] == ["north"]
 
 
 def altered(data):
@@ -96,16 +96,16 @@ def altered(data):
         (lambda d: iter([d[:1000]]), 422, "truncated"),
     ],
 )
-def test_a_wrong_part_leaves_nothing(upload, tiny, idle_server, change, status, said):
+def test_a_wrong_part_leaves_nothing(upload, study, idle_server, change, status, said):
     upload.open()
     answer = upload.put("data-0-0", change(upload.part("data-0-0")))
     assert answer.status_code == status
     assert said in answer.json()["error"]
-    assert files_of(idle_server.store, tiny.study) == ["manifest.json"]
+    assert files_of(idle_server.store, study.id) == ["manifest.json"]
     assert "data-0-0" in upload.open().json()["missing"]
 
 
-def test_a_broken_connection_leaves_nothing(upload, tiny, idle_server):
+def test_a_broken_connection_leaves_nothing(upload, study, idle_server):
     upload.open()
     url = httpx.URL(idle_server.url)
     with socket.create_connection((url.host, url.port)) as raw:
@@ -114,7 +114,7 @@ def test_a_broken_connection_leaves_nothing(upload, tiny, idle_server):
         raw.sendall(head.encode() + upload.part("data-0-0")[:5000])
     assert "data-0-0" in upload.open().json()["missing"]
     upload.send()
-    assert files_of(idle_server.store, tiny.study) == [
+    assert files_of(idle_server.store, study.id) == [
         "data-0-0",
         "data-0-1",
         "manifest.json",
@@ -122,10 +122,10 @@ def test_a_broken_connection_leaves_nothing(upload, tiny, idle_server):
     ]
 
 
-def test_damage_after_arrival_is_found_before_placing(upload, tiny, idle_server):
+def test_damage_after_arrival_is_found_before_placing(upload, study, idle_server):
     for name in upload.open().json()["missing"]:
         upload.put(name, upload.part(name))
-    kept = idle_server.store.directory(tiny.study) / "data" / "north.partial" / "parts" / "data-0-1"
+    kept = idle_server.store.directory(study.id) / "data" / "north.partial" / "parts" / "data-0-1"
     kept.write_bytes(altered(kept.read_bytes()))
     assert "altered" in upload.complete().json()["error"]
     upload.send()
@@ -142,9 +142,9 @@ def test_damage_after_arrival_is_found_before_placing(upload, tiny, idle_server)
         "/studies/%00",
     ],
 )
-def test_path_tricks_name_nothing(http, upload, tiny, path):
+def test_path_tricks_name_nothing(http, upload, study, path):
     upload.open()
-    answer = http.get(path.format(study=tiny.study))
+    answer = http.get(path.format(study=study.id))
     assert answer.status_code in (404, 409)
     assert set(answer.json()) == {"error", "remedy"}
 
@@ -158,7 +158,7 @@ def test_path_tricks_in_uploads(upload, name):
         assert upload.http.put(url, content=b"x").status_code in (404, 405)
 
 
-def test_manifests_are_checked_before_anything_is_kept(http, tiny, upload, idle_server):
+def test_manifests_are_checked_before_anything_is_kept(http, study, upload, idle_server):
     good = json.loads((upload.path / "manifest.json").read_text())
     other = f"/studies/{'0' * 32}/bundles"
     assert http.post(other, json=good).status_code == 422
@@ -175,7 +175,7 @@ def test_manifests_are_checked_before_anything_is_kept(http, tiny, upload, idle_
         assert "../up" not in answer.text
     assert http.post(upload.bundles, content=b"[" * 1000).status_code == 422
     assert http.post(upload.bundles, content=iter([bytes(1 << 20)] * 17)).status_code == 413
-    assert idle_server.store.study(tiny.study) is None
+    assert idle_server.store.study(study.id) is None
 
 
 def test_insecure_parameters_need_a_server_that_allows_them(http, upload, idle_server):
@@ -185,49 +185,49 @@ def test_insecure_parameters_need_a_server_that_allows_them(http, upload, idle_s
     assert "insecure" in answer.json()["error"]
 
 
-def test_another_bundle_never_replaces_one_in_place(http, tiny, upload):
+def test_another_bundle_never_replaces_one_in_place(http, study, upload):
     upload.send()
-    again = Upload(http, tiny.data("north", "anew"))
+    again = Upload(http, study.data("north", "anew"))
     answer = again.open()
     assert answer.status_code == 409
     assert "Delete the study" in answer.json()["remedy"]
 
 
-def test_an_upload_opened_anew_starts_from_nothing(http, tiny, upload):
+def test_an_upload_opened_anew_starts_from_nothing(http, study, upload):
     upload.open()
     upload.put("data-0-0", upload.part("data-0-0"))
-    again = Upload(http, tiny.data("north", "anew"))
+    again = Upload(http, study.data("north", "anew"))
     assert len(again.open().json()["missing"]) == 3
     assert upload.put("data-0-0", upload.part("data-0-0")).status_code == 422
     again.send()
 
 
-def test_data_packed_in_another_way_do_not_start(http, tiny, make_tiny):
-    Upload(http, tiny.keys()).send()
-    Upload(http, tiny.data("north")).send()
-    other = make_tiny("other", study=tiny.study)
-    other.key = tiny.key
-    other.layout = type(tiny.layout)(tiny.layout.slots, 2, (8,), 2, 1, 1)
+def test_data_packed_in_another_way_do_not_start(http, study, make_study):
+    Upload(http, study.keys()).send()
+    Upload(http, study.data("north")).send()
+    other = make_study("other", id=study.id)
+    other.key = study.key
+    other.layout = type(study.layout)(study.layout.slots, 2, (8,), 2, 1, 1)
     Upload(http, other.data("south")).send()
-    answer = http.post(f"/studies/{tiny.study}/start")
+    answer = http.post(f"/studies/{study.id}/start")
     assert answer.status_code == 409
     assert "packed in another way" in answer.json()["error"]
 
 
-def test_a_study_larger_than_memory_is_refused(http, tiny, monkeypatch):
-    for path in tiny.bundles():
+def test_a_study_larger_than_memory_is_refused(http, study, monkeypatch):
+    for path in study.bundles():
         Upload(http, path).send()
     monkeypatch.setattr(memory, "available_bytes", lambda: 100 << 20)
-    answer = http.post(f"/studies/{tiny.study}/start")
+    answer = http.post(f"/studies/{study.id}/start")
     assert answer.status_code == 409
     assert "0.1 GB left" in answer.json()["error"]
     monkeypatch.undo()
     for _ in range(2):
-        assert http.post(f"/studies/{tiny.study}/start").json()["state"] == "queued"
-    assert http.delete(f"/studies/{tiny.study}").status_code == 409
-    assert http.post(f"/studies/{tiny.study}/cancel").json()["state"] == "cancelled"
-    assert http.delete(f"/studies/{tiny.study}").status_code == 204
-    assert http.get(f"/studies/{tiny.study}").status_code == 404
+        assert http.post(f"/studies/{study.id}/start").json()["state"] == "queued"
+    assert http.delete(f"/studies/{study.id}").status_code == 409
+    assert http.post(f"/studies/{study.id}/cancel").json()["state"] == "cancelled"
+    assert http.delete(f"/studies/{study.id}").status_code == 204
+    assert http.get(f"/studies/{study.id}").status_code == 404
 
 
 def test_a_full_disk_is_said_so(http, upload, idle_server, monkeypatch):
@@ -242,8 +242,8 @@ def test_a_full_disk_is_said_so(http, upload, idle_server, monkeypatch):
     assert str(upload.path) not in answer.text
 
 
-def test_prediction_grows_with_the_workers(tiny):
-    keys, data = tiny.manifest("keys", "north"), [tiny.manifest("data", "north")] * 2
+def test_prediction_grows_with_the_workers(study):
+    keys, data = study.manifest("keys", "north"), [study.manifest("data", "north")] * 2
     one, two = (memory.predicted_bytes(keys, data, n) for n in (1, 2))
     assert 300 << 20 < one < two < 1 << 30
 

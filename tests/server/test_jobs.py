@@ -23,10 +23,10 @@ def place(study, store):
     for path in study.bundles():
         manifest = Bundle(path, insecure=True).manifest
         store.open_bundle(manifest)
-        place = store.directory(study.study) / ("keys" if manifest.kind == "keys" else f"data/{path.name}")
+        place = store.directory(study.id) / ("keys" if manifest.kind == "keys" else f"data/{path.name}")
         shutil.rmtree(place.with_name(place.name + ".partial"))
         shutil.copytree(path, place)
-        store.complete(study.study, manifest.kind, manifest.member)
+        store.complete(study.id, manifest.kind, manifest.member)
 
 
 def until(condition, seconds=30):
@@ -48,63 +48,57 @@ def workers():
     return found
 
 
-@pytest.fixture
-def slow(make_tiny):
-    """A study that trains for many seconds."""
-    return make_tiny("slow", steps=12)
-
-
 def state(store, study):
-    return store.study(study.study)["state"]
+    return store.study(study.id)["state"]
 
 
-def test_first_come_first_served_and_cancel_stops_the_worker(slow, tiny, server):
+def test_first_come_first_served_and_cancel_stops_the_worker(slow, study, server):
     store = server.store
     place(slow, store)
-    place(tiny, store)
-    store.queue(slow.study)
-    until(lambda: (store.status(slow.study)["progress"] or {}).get("step"))
-    store.queue(tiny.study)
-    assert state(store, tiny) == "queued"
+    place(study, store)
+    store.queue(slow.id)
+    until(lambda: (store.status(slow.id)["progress"] or {}).get("step"))
+    store.queue(study.id)
+    assert state(store, study) == "queued"
     assert workers()
-    store.cancel(slow.study)
-    until(lambda: state(store, tiny) == "done")
+    store.cancel(slow.id)
+    until(lambda: state(store, study) == "done")
     assert state(store, slow) == "cancelled"
     until(lambda: not workers())
-    assert not store.head(slow.study).exists()
+    assert not store.head(slow.id).exists()
 
 
 def test_a_stopped_server_leaves_the_study_queued_and_the_next_trains_it(slow, start_server):
     with start_server() as first:
         store = first.store
         place(slow, store)
-        store.queue(slow.study)
-        until(lambda: (store.status(slow.study)["progress"] or {}).get("step"))
+        store.queue(slow.id)
+        until(lambda: (store.status(slow.id)["progress"] or {}).get("step"))
     assert not workers()
     assert state(store, slow) == "queued"
     # As a crash would leave it, with a part half received and a directory that nobody knows.
     store.claim()
-    (store.directory(slow.study) / "incoming").mkdir()
+    (store.directory(slow.id) / "incoming").mkdir()
     (store.data_dir / "studies" / ("f" * 32)).mkdir()
     with start_server() as second:
         until(lambda: state(second.store, slow) == "running")
         until(workers)
-        second.store.cancel(slow.study)
-    assert not (store.directory(slow.study) / "incoming").exists()
+        second.store.cancel(slow.id)
+    assert not (store.directory(slow.id) / "incoming").exists()
     assert not (store.data_dir / "studies" / ("f" * 32)).exists()
 
 
-def test_failures_say_why_in_one_line(tiny, server):
+def test_failures_say_why_in_one_line(study, server):
     store = server.store
-    place(tiny, store)
-    part = store.directory(tiny.study) / "data" / "south" / "parts" / "data-0-0"
+    place(study, store)
+    part = store.directory(study.id) / "data" / "south" / "parts" / "data-0-0"
     data = bytearray(part.read_bytes())
     data[1000] ^= 1
     part.write_bytes(data)
-    store.queue(tiny.study)
+    store.queue(study.id)
     with Remote(server.url, server.token) as there, pytest.raises(RemoteError, match="data-0-0 was altered"):
-        there.wait(tiny.study, poll=0.05)
-    error = store.study(tiny.study)["error"]
+        there.wait(study.id, poll=0.05)
+    error = store.study(study.id)["error"]
     assert "\n" not in error
     assert str(store.data_dir) not in error
 
@@ -112,11 +106,11 @@ def test_failures_say_why_in_one_line(tiny, server):
 def test_a_killed_worker_is_a_failure(slow, server):
     store = server.store
     place(slow, store)
-    store.queue(slow.study)
-    until(lambda: (store.status(slow.study)["progress"] or {}).get("step"))
+    store.queue(slow.id)
+    until(lambda: (store.status(slow.id)["progress"] or {}).get("step"))
     workers()[0].kill()
     until(lambda: state(store, slow) == "failed")
-    assert "was killed" in store.study(slow.study)["error"]
+    assert "was killed" in store.study(slow.id)["error"]
     until(lambda: not workers())
 
 
@@ -144,8 +138,8 @@ def test_serve_until_interrupted(slow, tmp_path):
         assert data_dir.stat().st_mode & 0o777 == 0o700
         with Remote(f"http://127.0.0.1:{port}", token, insecure=True) as there:
             there.submit(slow.bundles())
-            there.start(slow.study)
-            until(lambda: there.status(slow.study).progress)
+            there.start(slow.id)
+            until(lambda: there.status(slow.id).progress)
         with pytest.raises(InputError, match="another server uses"):
             serve(data_dir, port=0)
         with pytest.raises(RemoteError, match="cannot listen"):

@@ -24,18 +24,18 @@ def client(server, token=None):
     return Remote(server.url, token or server.token, insecure=True)
 
 
-def test_two_members_train_as_if_pooled_in_clear(tiny, server, tmp_path):
+def test_two_members_train_as_if_pooled_in_clear(study, server, tmp_path):
     seen, sent = [], []
     with client(server) as there:
-        for bundle in tiny.bundles():
+        for bundle in study.bundles():
             there.submit([bundle], sent.append)
-        assert there.status(tiny.study).state == "ready"
-        there.start(tiny.study)
-        there.wait(tiny.study, seen.append, poll=0.05)
-        manifest = there.fetch(tiny.study, tmp_path / "head", key=tiny.key.key_id)
-        timing = there.timing(tiny.study)
+        assert there.status(study.id).state == "ready"
+        there.start(study.id)
+        there.wait(study.id, seen.append, poll=0.05)
+        manifest = there.fetch(study.id, tmp_path / "head", key=study.key.key_id)
+        timing = there.timing(study.id)
     assert manifest.kind == "head"
-    assert np.abs(tiny.decrypt(tmp_path / "head") - tiny.dense()).max() < 1e-3
+    assert np.abs(study.decrypt(tmp_path / "head") - study.dense()).max() < 1e-3
     assert sum(sent) == sum(
         f.stat().st_size for n in ("keys", "north", "south") for f in (tmp_path / n / "parts").iterdir()
     )
@@ -47,22 +47,20 @@ def test_two_members_train_as_if_pooled_in_clear(tiny, server, tmp_path):
     assert {row["name"] for row in timing["operations"]} >= {"rotate", "relinearise", "rescale"}
 
 
-def test_submitting_again_sends_only_what_is_missing(tiny, idle_server):
-    bundle = tiny.data("north")
+def test_submitting_again_sends_only_what_is_missing(study, idle_server):
+    bundle = study.data("north")
     with client(idle_server) as there:
-        opened = there._json(
-            "POST", f"/studies/{tiny.study}/bundles", (bundle / "manifest.json").read_bytes()
-        )
+        opened = there._json("POST", f"/studies/{study.id}/bundles", (bundle / "manifest.json").read_bytes())
         assert len(opened["missing"]) == 3
         there.submit([bundle])
-        parts = idle_server.store.directory(tiny.study) / "data" / "north" / "parts"
+        parts = idle_server.store.directory(study.id) / "data" / "north" / "parts"
         before = {p.name: p.stat().st_ino for p in parts.iterdir()}
         there.submit([bundle])
         assert before == {p.name: p.stat().st_ino for p in parts.iterdir()}
 
 
-def test_server_killed_amid_an_upload_then_submit_completes(tiny, start_server):
-    bundle = tiny.data("north")
+def test_server_killed_amid_an_upload_then_submit_completes(study, start_server):
+    bundle = study.data("north")
     sizes = [p.stat().st_size for p in (bundle / "parts").iterdir()]
     with start_server(training=False) as first:
         port, there, left = httpx.URL(first.url).port, client(first), [1]
@@ -79,30 +77,30 @@ def test_server_killed_amid_an_upload_then_submit_completes(tiny, start_server):
         there.submit([bundle])
     with start_server(port=port, training=False):
         there.submit([bundle])
-        assert there.status(tiny.study).uploaded == ["north"]
+        assert there.status(study.id).uploaded == ["north"]
     there.close()
 
 
-def test_wrong_token_is_named(tiny, idle_server):
+def test_wrong_token_is_named(study, idle_server):
     with (
         client(idle_server, "another token entirely") as there,
         pytest.raises(RemoteError, match="does not accept the token") as caught,
     ):
-        there.submit([tiny.data("north")])
+        there.submit([study.data("north")])
     assert idle_server.token not in str(caught.value)
-    assert idle_server.store.study(tiny.study) is None
+    assert idle_server.store.study(study.id) is None
 
 
-def test_secret_key_in_a_bundle_never_leaves(tiny, idle_server):
-    bundle = tiny.data("north")
-    (bundle / "parts" / "data-0-0").write_bytes(b"blindtune-secret-key 1\n" + tiny.key.to_bytes())
+def test_secret_key_in_a_bundle_never_leaves(study, idle_server):
+    bundle = study.data("north")
+    (bundle / "parts" / "data-0-0").write_bytes(b"blindtune-secret-key 1\n" + study.key.to_bytes())
     with client(idle_server) as there, pytest.raises(BundleError, match="holds a secret key"):
         there.submit([bundle])
-    assert idle_server.store.study(tiny.study) is None
+    assert idle_server.store.study(study.id) is None
 
 
-def test_flipped_byte_is_refused_by_the_server(tiny, idle_server):
-    bundle = tiny.data("north")
+def test_flipped_byte_is_refused_by_the_server(study, idle_server):
+    bundle = study.data("north")
     part = bundle / "parts" / "data-0-1"
     data = bytearray(part.read_bytes())
     data[1000] ^= 1
@@ -111,70 +109,70 @@ def test_flipped_byte_is_refused_by_the_server(tiny, idle_server):
         there.submit([bundle])
 
 
-def test_data_under_another_key_are_refused(make_tiny, idle_server):
-    one = make_tiny("one")
-    other = make_tiny("other", study=one.study)
+def test_data_under_another_key_are_refused(make_study, idle_server):
+    one = make_study("one")
+    other = make_study("other", id=one.id)
     with client(idle_server) as there:
         there.submit([one.keys()])
         with pytest.raises(RemoteError, match="another key"):
             there.submit([other.data("south")])
 
 
-def test_unknown_study_and_states_in_words(tiny, idle_server, tmp_path):
+def test_unknown_study_and_states_in_words(study, idle_server, tmp_path):
     with client(idle_server) as there:
         with pytest.raises(RemoteError, match="no such study"):
             there.status("0" * 32)
         with pytest.raises(RemoteError, match="32 hexadecimal digits"):
             there.status("../secrets")
-        there.submit([tiny.data("north")])
+        there.submit([study.data("north")])
         with pytest.raises(RemoteError, match="not uploaded yet: south, the evaluation keys"):
-            there.start(tiny.study)
+            there.start(study.id)
         with pytest.raises(RemoteError, match="not trained yet"):
-            there.fetch(tiny.study, tmp_path / "head", key=tiny.key.key_id)
+            there.fetch(study.id, tmp_path / "head", key=study.key.key_id)
         with pytest.raises(RemoteError, match="uploading, not in training"):
-            there.wait(tiny.study)
+            there.wait(study.id)
         with pytest.raises(RemoteError, match="nothing to cancel"):
-            there.cancel(tiny.study)
-        there.delete(tiny.study)
+            there.cancel(study.id)
+        there.delete(study.id)
         with pytest.raises(RemoteError, match="no such study"):
-            there.status(tiny.study)
-    assert not idle_server.store.directory(tiny.study).exists()
+            there.status(study.id)
+    assert not idle_server.store.directory(study.id).exists()
 
 
-def head_of(tiny, store):
+def head_of(study, store):
     """A head in its place without training."""
-    keys = tiny.keys()
-    for kind, member, path in (("keys", "", keys), *(("data", m, tiny.data(m)) for m in tiny.members)):
-        place = store._place(tiny.study, kind, member)
+    keys = study.keys()
+    for kind, member, path in (("keys", "", keys), *(("data", m, study.data(m)) for m in study.members)):
+        place = store._place(study.id, kind, member)
         manifest = remote.Bundle(path, insecure=True).manifest
         store.open_bundle(manifest)
         shutil.rmtree(place.with_name(place.name + ".partial"))
         shutil.copytree(path, place)
-        store.complete(tiny.study, kind, member)
-    store.queue(tiny.study)
+        store.complete(study.id, kind, member)
+    store.queue(study.id)
     store.claim()
-    weights = [tiny.key.encrypt(np.zeros(tiny.parameters.slots))] * 2
-    write_bundle(store.head(tiny.study), tiny.manifest("head", tiny.members[0]), [("weights", weights)])
-    store.finish(tiny.study)
+    weights = [study.key.encrypt(np.zeros(study.parameters.slots))] * 2
+    write_bundle(store.head(study.id), study.manifest("head", study.members[0]), [("weights", weights)])
+    store.finish(study.id)
 
 
-def test_fetched_head_is_checked(tiny, idle_server, tmp_path):
-    head_of(tiny, idle_server.store)
-    weights = idle_server.store.head(tiny.study) / "parts" / "weights"
+def test_fetched_head_is_checked(study, idle_server, tmp_path):
+    head_of(study, idle_server.store)
+    weights = idle_server.store.head(study.id) / "parts" / "weights"
     with client(idle_server) as there:
         with pytest.raises(BundleError, match="something else than this study's head"):
-            there.fetch(tiny.study, tmp_path / "fetched", key="0" * 32)
-        there.fetch(tiny.study, tmp_path / "fetched", key=tiny.key.key_id)
+            there.fetch(study.id, tmp_path / "fetched", key="0" * 32)
+        there.fetch(study.id, tmp_path / "fetched", key=study.key.key_id)
         with pytest.raises(BundleError, match="exists already"):
-            there.fetch(tiny.study, tmp_path / "fetched", key=tiny.key.key_id)
+            there.fetch(study.id, tmp_path / "fetched", key=study.key.key_id)
         data = bytearray(weights.read_bytes())
         data[500] ^= 1
         weights.write_bytes(data)
         with pytest.raises(BundleError, match="altered or truncated"):
-            there.fetch(tiny.study, tmp_path / "again", key=tiny.key.key_id)
+            there.fetch(study.id, tmp_path / "again", key=study.key.key_id)
         weights.write_bytes(bytes(data[:-1]))
         with pytest.raises(BundleError, match="altered or truncated"):
-            there.fetch(tiny.study, tmp_path / "again", key=tiny.key.key_id)
+            there.fetch(study.id, tmp_path / "again", key=study.key.key_id)
     assert not list(tmp_path.glob("again*"))
 
 

@@ -1,0 +1,184 @@
+"""Small real studies of two members under SEAL at insecure parameters, and servers to send them to."""
+
+from __future__ import annotations
+
+import secrets
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, asynccontextmanager, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pytest
+import uvicorn
+from numpy.typing import NDArray
+
+from blindtune.he.secret import SecretKey
+from blindtune.kernels.layout import Layout
+from blindtune.kernels.packing import pack_block, pack_lanes, unpack_weights
+from blindtune.kernels.training import Program
+from blindtune.params import ParametersLiteral
+from blindtune.server.app import create_app
+from blindtune.server.queue import Queue
+from blindtune.server.store import Store
+from blindtune.wire.bundle import Bundle, write_bundle
+from blindtune.wire.manifest import Manifest, layout_model, parameters_model, program_model
+
+TOKEN = "a token for tests only"
+COEFFICIENTS = (0.3, -0.1)
+
+
+@dataclass
+class PooledStudy:
+    """A two-member study in clear, and as bundles on disk."""
+
+    directory: Path
+    steps: int = 2
+    members: tuple[str, ...] = ("north", "south")
+    id: str = field(default_factory=lambda: secrets.token_hex(16))
+
+    def __post_init__(self) -> None:
+        self._bundles: list[Path] = []
+        self.program = Program(self.steps, 3, (0,) * self.steps, (1.0, *[0.9] * (self.steps - 1)))
+        self.parameters = ParametersLiteral(1024, self.program.levels, security=0).checked()
+        self.layout = Layout(self.parameters.slots, 2, (4, 2), 2, 1, 1)
+        self.key = SecretKey.generate(self.parameters)
+        rng = np.random.default_rng(0)
+        self.rows = {}
+        for member in self.members:
+            x = rng.normal(size=(200, 11)) / 40
+            self.rows[member] = x, rng.normal(size=(200, 2)), rng.uniform(0.5, 1.5, size=(200, 2))
+
+    def manifest(self, kind: str, member: str) -> Manifest:
+        """A manifest without parts."""
+        return Manifest(
+            kind=kind,
+            study=self.id,
+            members=list(self.members),
+            member=member,
+            key=self.key.key_id,
+            parameters=parameters_model(self.parameters),
+            layout=layout_model(self.layout),
+            program=program_model(self.program),
+            parts=[],
+        )
+
+    def keys(self) -> Path:
+        """Write the bundle of keys."""
+        keys = self.layout.keys()
+        galois = [self.key.galois_key(e) for e in self.key.galois_elements(keys)]
+        parts = [("relinearisation", [self.key.relinearisation_key()]), ("galois", galois)]
+        write_bundle(self.directory / "keys", self.manifest("keys", self.members[0]), parts)
+        return self.directory / "keys"
+
+    def data(self, member: str, name: str | None = None) -> Path:
+        """Write a member's bundle of data."""
+        x, y, s = self.rows[member]
+        blocks: dict[int, list[bytes]] = {}
+        for (j, _, _), slots in pack_block(x, self.layout):
+            blocks.setdefault(j, []).append(self.key.encrypt(slots))
+        residual = [s * y, *(s * c for c in COEFFICIENTS)]
+        parts = [(f"data-0-{j}", items) for j, items in blocks.items()]
+        parts.append(("residual-0-0-0", [self.key.encrypt(pack_lanes(r, self.layout)) for r in residual]))
+        path = self.directory / (name or member)
+        write_bundle(path, self.manifest("data", member), parts)
+        return path
+
+    def bundles(self) -> list[Path]:
+        """Write all bundles, once."""
+        if not self._bundles:
+            self._bundles = [self.keys(), *(self.data(m) for m in self.members)]
+        return self._bundles
+
+    def dense(self) -> NDArray[np.float64]:
+        """The same steps in clear on the pooled rows."""
+        x, y, s = (np.concatenate(a) for a in zip(*self.rows.values(), strict=True))
+        w = np.zeros((11, 2))
+        for step in range(self.steps):
+            u = 2 * x @ w
+            p = sum(c * u ** (2 * k + 1) for k, c in enumerate(COEFFICIENTS))
+            w = self.program.retain[step] * w * bool(step) + x.T @ (s * (y - p))
+        return w
+
+    def decrypt(self, head: Path) -> NDArray[np.float64]:
+        """The weights in a bundle of a head."""
+        items = Bundle(head, insecure=True).items("weights")
+        return unpack_weights([self.key.decrypt(self.key.load(i)) for i in items], self.layout)[:11]
+
+
+@pytest.fixture
+def study(tmp_path: Path) -> PooledStudy:
+    return PooledStudy(tmp_path)
+
+
+@pytest.fixture
+def make_study(tmp_path: Path) -> Callable[..., PooledStudy]:
+    """Makes a study in a directory of its own name."""
+    return lambda name, **given: PooledStudy(tmp_path / name, **given)
+
+
+@pytest.fixture(scope="session")
+def slow(tmp_path_factory: pytest.TempPathFactory) -> PooledStudy:
+    """A study that trains for seconds; its bundles are written once."""
+    return PooledStudy(tmp_path_factory.mktemp("slow"), steps=8)
+
+
+@dataclass
+class Running:
+    """A server in this process: its address, and the store beneath it."""
+
+    url: str
+    store: Store
+    token: str = TOKEN
+
+
+@contextmanager
+def run_server(data_dir: Path, port: int = 0, training: bool = True) -> Iterator[Running]:
+    store = Store(data_dir, insecure=True)
+    queue = Queue(store, cores=1)
+
+    @asynccontextmanager
+    async def lifespan(_):
+        if training:
+            queue.start()
+        yield
+        if training:
+            queue.stop()
+
+    app = create_app(store, TOKEN, lifespan=lifespan)
+    config = uvicorn.Config(
+        app, port=port, log_level="error", access_log=False, timeout_graceful_shutdown=1, ws="none"
+    )
+    server = uvicorn.Server(config)
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    while not server.started:
+        assert thread.is_alive()
+        time.sleep(0.01)
+    try:
+        real = server.servers[0].sockets[0].getsockname()[1]
+        yield Running(f"http://127.0.0.1:{real}", store)
+    finally:
+        server.should_exit = True
+        thread.join()
+
+
+@pytest.fixture
+def start_server(tmp_path: Path) -> Callable[..., AbstractContextManager[Running]]:
+    """Starts a server on the test's data directory; a context manager."""
+    return lambda **given: run_server(tmp_path / "server", **given)
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[Running]:
+    with run_server(tmp_path / "server") as running:
+        yield running
+
+
+@pytest.fixture
+def idle_server(tmp_path: Path) -> Iterator[Running]:
+    """A server that trains nothing."""
+    with run_server(tmp_path / "server", training=False) as running:
+        yield running
