@@ -1,0 +1,123 @@
+"""The demonstration: a hospital and a cloud as two processes, from scans to a decrypted head, offline."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from blindtune.cli import hospital, render, results
+
+EMBEDDED = "blindtune_deit_96"
+
+
+def demo(
+    data: Annotated[Path | None, typer.Option(help="Your own scans instead of synthetic ones.")] = None,
+    labels: Annotated[Path | None, typer.Option(help="CSV for --data: file,label[,patient,split].")] = None,
+    backbone: Annotated[str, typer.Option(help="Any timm model; the default is in the package.")] = EMBEDDED,
+    weights: Annotated[Path | None, typer.Option(help="The backbone's weights (.safetensors).")] = None,
+    out: Annotated[Path, typer.Option(help="Where hospital/ and cloud/ are made.")] = Path("blindtune-demo"),
+) -> None:
+    """Show everything: a hospital encrypts, a cloud trains on ciphertexts, the hospital decrypts.
+
+    Without --data the scans are synthetic: drawn by a program, no patient ever existed. The figures
+    then show that encrypted training equals training in clear, not how well pneumonia is found.
+    """
+    from blindtune.errors import InputError
+    from blindtune.imaging.synthetic import write_synthetic_cohort
+
+    site, cloud = out / "hospital", out / "cloud"
+    if out.exists() and any(out.iterdir()):
+        raise InputError(
+            "the directory is not empty", where=str(out), remedy="Remove it or choose another --out."
+        )
+    site.mkdir(parents=True)
+    study = site / "study"
+    say = render.console().print
+    if data is None:
+        say("[bold]1. Scans[/bold]  drawing [bold]synthetic[/bold] chest DICOM files (no real patients)")
+        data = site / "scans"
+        write_synthetic_cohort(data)
+    else:
+        say(f"[bold]1. Scans[/bold]  from {data}")
+    say(f"[bold]2. Hospital[/bold]  blindtune encrypt {data} --out {study}")
+    hospital.encrypt(data, study, labels=labels, backbone=backbone, weights=weights)
+    with _cloud(cloud) as (url, token, process):
+        os.environ["BLINDTUNE_TOKEN"] = token
+        say(f"[bold]3. Cloud[/bold]  blindtune serve --data-dir {cloud}  (process {process}, {url})")
+        say(f"[bold]4. Hospital[/bold]  blindtune submit {study} --server {url}  (process {os.getpid()})")
+        hospital.submit(study, server=url)
+        say(f"[bold]5. Cloud trains on ciphertexts; hospital[/bold]  blindtune fetch {study}")
+        hospital.fetch(study)
+    _show_what_the_cloud_holds(site, cloud)
+    say(f"[bold]6. Hospital[/bold]  blindtune decrypt {study}")
+    results.decrypt(study)
+    say(f"[bold]7. Hospital[/bold]  blindtune evaluate {study}")
+    results.evaluate(study)
+    if data == site / "scans":
+        say(
+            "[yellow]The scans of this demo are synthetic.[/yellow] "
+            "blindtune demo --data DIR --labels CSV runs it on yours."
+        )
+
+
+@contextmanager
+def _cloud(directory: Path) -> Iterator[tuple[str, str, int]]:
+    """A server in another process with a directory of its own: its address, token and process id."""
+    from blindtune.errors import RemoteError
+
+    token = secrets.token_urlsafe(32)
+    command = [
+        sys.executable,
+        "-m",
+        "blindtune.cli.main",
+        "serve",
+        "--data-dir",
+        str(directory),
+        "--port",
+        "0",
+    ]
+    server = subprocess.Popen(
+        command,
+        env={**os.environ, "BLINDTUNE_TOKEN": token},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    try:
+        assert server.stdout is not None
+        url = server.stdout.readline().strip()
+        if not url:
+            raise RemoteError("the cloud process did not start", remedy="Run blindtune serve to see why.")
+        yield url, token, server.pid
+    finally:
+        server.terminate()
+        server.wait(30)
+
+
+def _show_what_the_cloud_holds(site: Path, cloud: Path) -> None:
+    """Look for the secret key and for images in everything that the cloud wrote."""
+    from blindtune.errors import BundleError
+    from blindtune.imaging.formats import sniff_format
+    from blindtune.wire.bundle import holds_secret_key
+
+    files = [p for p in cloud.rglob("*") if p.is_file()]
+    keys = [p for p in files if holds_secret_key(p)]
+    images = [p for p in files if sniff_format(p) is not None]
+    if keys or images:
+        raise BundleError(f"the cloud's directory holds {len(keys)} secret keys and {len(images)} images")
+    size = sum(p.stat().st_size for p in files)
+    render.rows(
+        "What the two directories hold",
+        [
+            (str(cloud), f"{len(files)} files, {render.megabytes(size)}: 0 secret keys, 0 images"),
+            (str(site), "scans, embeddings, labels and the secret key (mode 0600)"),
+        ],
+    )

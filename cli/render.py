@@ -1,0 +1,103 @@
+"""What the commands share for the terminal: console, progress bars, sizes, JSON, passphrases."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.progress import Progress
+
+
+def console() -> Console:
+    """Messages go to stderr, so that stdout stays for results."""
+    from rich.console import Console
+
+    return Console(stderr=True, highlight=False)
+
+
+@contextmanager
+def progress(quiet: bool = False, *columns: Any) -> Iterator[Progress]:
+    """A progress display on stderr that leaves nothing behind when there is no terminal."""
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+    shown = Progress(
+        TextColumn("{task.description:<22}"),
+        BarColumn(),
+        TextColumn("{task.percentage:>4.0f} %"),
+        *columns,
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        console=console(),
+        disable=quiet,
+    )
+    with shown:
+        yield shown
+
+
+def megabytes(size: float) -> str:
+    """A size for people."""
+    return f"{size / 1e9:.2f} GB" if size >= 1e9 else f"{size / 1e6:.1f} MB"
+
+
+def print_json(value: Any) -> None:
+    """One JSON document on stdout."""
+    sys.stdout.write(json.dumps(value, indent=1, ensure_ascii=False) + "\n")
+
+
+def rows(title: str, pairs: list[tuple[str, str]]) -> None:
+    """A small table of names and values on stdout."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=title, title_justify="left", show_header=False, title_style="bold")
+    table.add_column(style="cyan")
+    table.add_column()
+    for pair in pairs:
+        table.add_row(*pair)
+    Console(highlight=False).print(table)
+
+
+def passphrase(*, ask: bool, confirm: bool = False) -> str | None:
+    """The passphrase from BLINDTUNE_PASSPHRASE, or from the terminal when asked for."""
+    given = os.environ.get("BLINDTUNE_PASSPHRASE")
+    if given or not ask:
+        return given
+    import typer
+
+    from blindtune.errors import KeyFileError
+
+    if not sys.stdin.isatty():
+        raise KeyFileError("the key needs a passphrase", remedy="Set BLINDTUNE_PASSPHRASE or use a terminal.")
+    return str(typer.prompt("Passphrase", hide_input=True, confirmation_prompt=confirm))
+
+
+def load_key(path: Path) -> Any:
+    """A secret key, asking for its passphrase if it is locked."""
+    from blindtune.client.keyfile import is_locked, read_key
+
+    return read_key(path, passphrase(ask=is_locked(path)))
+
+
+def token(file: Path | None) -> str:
+    """The server's token, from a file or BLINDTUNE_TOKEN.
+
+    Raises:
+        InputError: neither is there.
+    """
+    from blindtune.errors import InputError
+
+    if file is not None:
+        if not file.is_file() or file.stat().st_size > 4096:
+            raise InputError("no token file here", where=file.name, remedy="Copy the server's token file.")
+        return file.read_text().strip()
+    found = os.environ.get("BLINDTUNE_TOKEN", "")
+    if not found:
+        raise InputError("no token", remedy="Set BLINDTUNE_TOKEN or give --token-file.")
+    return found
