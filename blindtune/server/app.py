@@ -58,12 +58,12 @@ def create_app(store: Store, token: str, *, workers: int = 1, lifespan: Lifespan
             raise _refusal(401, "wrong or missing token", "Give the token that the server was started with.")
 
     def known(study: Study) -> str:
-        if store.study(study) is None:
+        if store.states.study(study) is None:
             raise _refusal(404, "no such study here", "Submit it first.")
         return study
 
     def trained(study: Annotated[str, Depends(known)]) -> str:
-        row = store.study(study)
+        row = store.states.study(study)
         if row is None or row["state"] != "done":
             raise _refusal(409, "the study is not trained yet", "Wait until it is done.")
         return study
@@ -87,7 +87,7 @@ def create_app(store: Store, token: str, *, workers: int = 1, lifespan: Lifespan
 
     @api.put("/bundles/{kind}/{member}/parts/{name}", status_code=204)
     async def put_part(study: Known, kind: Kind, member: Whose, name: Name, request: Request) -> None:
-        part = store.part(study, kind, member, name)
+        part = store.states.part(study, kind, member, name)
         if part is None:
             raise _refusal(404, "no such part in an open upload", "Run submit again.")
         declared = request.headers.get("content-length", "")
@@ -109,7 +109,7 @@ def create_app(store: Store, token: str, *, workers: int = 1, lifespan: Lifespan
     def start(study: Known) -> dict[str, Any]:
         keys, data = store.bundles(study)
         check_memory(keys.manifest, [b.manifest for b in data], workers)
-        store.queue(study)
+        store.states.queue(study)
         return status(study)
 
     @api.get("")
@@ -121,7 +121,7 @@ def create_app(store: Store, token: str, *, workers: int = 1, lifespan: Lifespan
 
     @api.post("/cancel", status_code=202)
     def cancel(study: Known) -> dict[str, Any]:
-        store.cancel(study)
+        store.states.cancel(study)
         return status(study)
 
     @api.delete("", status_code=204)

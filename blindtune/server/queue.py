@@ -41,7 +41,7 @@ class Queue:
 
     def _loop(self) -> None:
         while not self._stopping.wait(POLL):
-            study = self._store.claim()
+            study = self._store.states.claim()
             if study is not None:
                 self._train(study)
 
@@ -61,19 +61,19 @@ class Queue:
                 code = worker.wait(POLL)
                 break
             except subprocess.TimeoutExpired:
-                row = self._store.study(study)
+                row = self._store.states.study(study)
                 wanted = row is not None and row["state"] == "running"
                 if self._stopping.is_set() or not wanted:
                     code = _end(worker)
                     break
         if self._stopping.is_set():
-            self._store.requeue(study)
+            self._store.states.requeue(study)
         elif code == -signal.SIGKILL:
-            self._store.fail(
+            self._store.states.fail(
                 study, "the training process was killed, probably for want of memory", "Use a larger machine."
             )
         else:
-            self._store.fail(study, "the training process ended before it was done", "Start it again.")
+            self._store.states.fail(study, "the training process ended before it was done", "Start it again.")
 
 
 def _end(worker: subprocess.Popen[bytes]) -> int:

@@ -24,7 +24,8 @@ from blindtune.errors import BlindtuneError
 from blindtune.he.engine import Ledger
 from blindtune.kernels.executor import ForkExecutor
 from blindtune.kernels.training import Progress, Trainer, train
-from blindtune.server.store import JobProgress, Store
+from blindtune.server.states import JobProgress
+from blindtune.server.store import Store
 from blindtune.wire.bundle import Bundle, write_bundle
 from blindtune.wire.study import check_study, load_engine, load_trainer
 
@@ -125,7 +126,7 @@ class Job:
             ],
         }
         store.timing(study).write_text(json.dumps(timing, indent=1))
-        store.finish(study)
+        store.states.finish(study)
 
     def _train(self, keys: Bundle, trainer: Trainer) -> tuple[list[list[bytes]], Ledger, list[float]]:
         program = keys.manifest.checked_program
@@ -156,7 +157,7 @@ class Job:
         now = time.monotonic()
         if now - self._last >= PAUSE or progress.done == progress.total:
             self._last = now
-            self._store.progress(self._study, progress)
+            self._store.states.record(self._study, progress)
 
 
 class Progressing:
@@ -190,12 +191,14 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         Job(store, given.study, given.cores).run()
     except BlindtuneError as error:
-        store.fail(given.study, error.what, error.remedy)
+        store.states.fail(given.study, error.what, error.remedy)
     except MemoryError:
-        store.fail(given.study, "the training process ran out of memory", "Use a larger machine.")
+        store.states.fail(given.study, "the training process ran out of memory", "Use a larger machine.")
     except Exception as error:
         # The kind alone: a message could hold anything.
-        store.fail(given.study, f"the training process failed ({type(error).__name__})", "Start it again.")
+        store.states.fail(
+            given.study, f"the training process failed ({type(error).__name__})", "Start it again."
+        )
         raise
     return 0
 

@@ -175,7 +175,7 @@ def test_manifests_are_checked_before_anything_is_kept(http, study, upload, idle
         assert "../up" not in answer.text
     assert http.post(upload.bundles, content=b"[" * 1000).status_code == 422
     assert http.post(upload.bundles, content=iter([bytes(1 << 20)] * 17)).status_code == 413
-    assert idle_server.store.study(study.id) is None
+    assert idle_server.store.states.study(study.id) is None
 
 
 def test_insecure_parameters_need_a_server_that_allows_them(http, upload, idle_server):

@@ -49,19 +49,19 @@ def workers():
 
 
 def state(store, study):
-    return store.study(study.id)["state"]
+    return store.states.study(study.id)["state"]
 
 
 def test_first_come_first_served_and_cancel_stops_the_worker(slow, study, server):
     store = server.store
     place(slow, store)
     place(study, store)
-    store.queue(slow.id)
+    store.states.queue(slow.id)
     until(lambda: (store.status(slow.id)["progress"] or {}).get("step"))
-    store.queue(study.id)
+    store.states.queue(study.id)
     assert state(store, study) == "queued"
     assert workers()
-    store.cancel(slow.id)
+    store.states.cancel(slow.id)
     until(lambda: state(store, study) == "done")
     assert state(store, slow) == "cancelled"
     until(lambda: not workers())
@@ -72,18 +72,18 @@ def test_a_stopped_server_leaves_the_study_queued_and_the_next_trains_it(slow, s
     with start_server() as first:
         store = first.store
         place(slow, store)
-        store.queue(slow.id)
+        store.states.queue(slow.id)
         until(lambda: (store.status(slow.id)["progress"] or {}).get("step"))
     assert not workers()
     assert state(store, slow) == "queued"
     # As a crash would leave it, with a part half received and a directory that nobody knows.
-    store.claim()
+    store.states.claim()
     (store.directory(slow.id) / "incoming").mkdir()
     (store.data_dir / "studies" / ("f" * 32)).mkdir()
     with start_server() as second:
         until(lambda: state(second.store, slow) == "running")
         until(workers)
-        second.store.cancel(slow.id)
+        second.store.states.cancel(slow.id)
     assert not (store.directory(slow.id) / "incoming").exists()
     assert not (store.data_dir / "studies" / ("f" * 32)).exists()
 
@@ -95,10 +95,10 @@ def test_failures_say_why_in_one_line(study, server):
     data = bytearray(part.read_bytes())
     data[1000] ^= 1
     part.write_bytes(data)
-    store.queue(study.id)
+    store.states.queue(study.id)
     with Remote(server.url, server.token) as there, pytest.raises(RemoteError, match="data-0-0 was altered"):
         there.wait(study.id, poll=0.05)
-    error = store.study(study.id)["error"]
+    error = store.states.study(study.id)["error"]
     assert "\n" not in error
     assert str(store.data_dir) not in error
 
@@ -106,11 +106,11 @@ def test_failures_say_why_in_one_line(study, server):
 def test_a_killed_worker_is_a_failure(slow, server):
     store = server.store
     place(slow, store)
-    store.queue(slow.id)
+    store.states.queue(slow.id)
     until(lambda: (store.status(slow.id)["progress"] or {}).get("step"))
     workers()[0].kill()
     until(lambda: state(store, slow) == "failed")
-    assert "was killed" in store.study(slow.id)["error"]
+    assert "was killed" in store.states.study(slow.id)["error"]
     until(lambda: not workers())
 
 

@@ -88,7 +88,7 @@ def test_wrong_token_is_named(study, idle_server):
     ):
         there.submit([study.data("north")])
     assert idle_server.token not in str(caught.value)
-    assert idle_server.store.study(study.id) is None
+    assert idle_server.store.states.study(study.id) is None
 
 
 def test_secret_key_in_a_bundle_never_leaves(study, idle_server):
@@ -96,7 +96,7 @@ def test_secret_key_in_a_bundle_never_leaves(study, idle_server):
     (bundle / "parts" / "data-0-0").write_bytes(b"blindtune-secret-key 1\n" + study.key.to_bytes())
     with client(idle_server) as there, pytest.raises(BundleError, match="holds a secret key"):
         there.submit([bundle])
-    assert idle_server.store.study(study.id) is None
+    assert idle_server.store.states.study(study.id) is None
 
 
 def test_flipped_byte_is_refused_by_the_server(study, idle_server):
@@ -149,11 +149,11 @@ def head_of(study, store):
         shutil.rmtree(place.with_name(place.name + ".partial"))
         shutil.copytree(path, place)
         store.complete(study.id, kind, member)
-    store.queue(study.id)
-    store.claim()
+    store.states.queue(study.id)
+    store.states.claim()
     weights = [study.key.encrypt(np.zeros(study.parameters.slots))] * 2
     write_bundle(store.head(study.id), study.manifest("head", study.members[0]), [("weights", weights)])
-    store.finish(study.id)
+    store.states.finish(study.id)
 
 
 def test_fetched_head_is_checked(study, idle_server, tmp_path):
