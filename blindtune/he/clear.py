@@ -36,8 +36,11 @@ class ClearEngine(CheckedEngine):
 
     def load(self, data: bytes) -> Ciphertext:
         n = int.from_bytes(data[:4], "little")
-        level, product, size = json.loads(data[4 : 4 + n])
-        values = np.frombuffer(data[4 + n :], np.complex128)
+        try:
+            level, product, size = _books(data[4 : 4 + n], self.parameters.levels)
+            values = np.frombuffer(data[4 + n :], np.complex128)
+        except ValueError as error:
+            raise EngineError("clear slots do not load: damaged") from error
         if len(values) != self.parameters.slots:
             raise EngineError(f"{len(values)} slots instead of {self.parameters.slots}")
         return Ciphertext(values, level, product, size)
@@ -84,8 +87,10 @@ class CountingEngine(CheckedEngine):
         return json.dumps([a.level, a.product, a.size]).encode()
 
     def load(self, data: bytes) -> Ciphertext:
-        level, product, size = json.loads(data)
-        return Ciphertext(None, level, product, size)
+        try:
+            return Ciphertext(None, *_books(data, self.parameters.levels))
+        except ValueError as error:
+            raise EngineError("a placeholder does not load: damaged") from error
 
     def _add(self, a: Any, b: Any) -> Any: ...
     def _subtract(self, a: Any, b: Any) -> Any: ...
@@ -96,3 +101,14 @@ class CountingEngine(CheckedEngine):
     def _rotate(self, a: Any, steps: int) -> Any: ...
     def _conjugate(self, a: Any) -> Any: ...
     def _at_level(self, a: Any, level: int) -> Any: ...
+
+
+def _books(data: bytes, levels: int) -> tuple[int, bool, int]:
+    """Level, product and size as they were dumped; ValueError where they are not."""
+    found = json.loads(data)
+    if not isinstance(found, list) or len(found) != 3:
+        raise ValueError("not three numbers")
+    level, product, size = found
+    if type(level) is not int or not 0 <= level <= levels or type(product) is not bool or size not in (2, 3):
+        raise ValueError("numbers out of range")
+    return level, product, size

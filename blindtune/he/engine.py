@@ -190,7 +190,8 @@ class CheckedEngine(ABC):
             return a
         if not 0 <= level < a.level or a.product:
             raise EngineError(f"level {a.level} cannot become level {level}")
-        return Ciphertext(self._timed("switch", a.level, self._at_level, a.raw, level), level)
+        raw = self._timed("switch", a.level, self._at_level, a.raw, level)
+        return Ciphertext(raw, level, size=a.size)
 
     def _as(self, a: Ciphertext, raw: Any) -> Ciphertext:
         return Ciphertext(raw, a.level, a.product, a.size)
