@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import ipaddress
 import os
 import re
 import shutil
@@ -11,30 +10,17 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-import httpx
-from pydantic import AfterValidator, TypeAdapter, ValidationError
+from pydantic import TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
-from blindtune.errors import BundleError, InputError, RemoteError
+from blindtune.client.transport import BLOCK, Line, Transport
+from blindtune.errors import BundleError, InputError
 from blindtune.wire.bundle import MANIFEST, PARTS, Bundle
 from blindtune.wire.manifest import MAX_MANIFEST_BYTES, Manifest, Part, parse_manifest
 
-BLOCK = 1 << 18
-PAUSES = (0.5, 1.0, 2.0)
-"""Seconds before each further try of what failed in passing."""
-
-PASSING = (502, 503, 504)
 AGAIN = "Run submit again to continue."
-
-
-def _line(text: str) -> str:
-    # It came from a machine that is not trusted and goes to a terminal.
-    return "".join(c if c.isprintable() else " " for c in text[:400])
-
-
-Line = Annotated[str, AfterValidator(_line)]
 
 
 @dataclass(frozen=True)
@@ -91,15 +77,8 @@ class Remote:
     def __init__(
         self, url: str, token: str, *, allow_plain_http: bool = False, insecure: bool = False
     ) -> None:
-        self._host, self._insecure = _check_url(url, allow_plain_http), insecure
-        if not token or not token.isascii() or not token.isprintable():
-            raise RemoteError("the token is empty or not ASCII", remedy="Copy it from the server once more.")
-        self._http = httpx.Client(
-            base_url=url.rstrip("/") + "/v1",
-            headers={"Authorization": f"Bearer {token}", "Accept-Encoding": "identity"},
-            # Completing a bundle hashes all of it before the server answers.
-            timeout=httpx.Timeout(60, connect=10, read=600),
-        )
+        self._insecure = insecure
+        self._http = Transport(url, token, allow_plain_http)
 
     def __enter__(self) -> Remote:
         return self
@@ -129,25 +108,25 @@ class Remote:
 
     def start(self, study: str) -> Status:
         """Queue a study whose bundles are all there."""
-        return self._status(self._json("POST", self._study(study) + "/start"))
+        return self._status(self._http.json("POST", self._study(study) + "/start"))
 
     def status(self, study: str) -> Status:
         """A study's state now."""
-        return self._status(self._json("GET", self._study(study)))
+        return self._status(self._http.json("GET", self._study(study)))
 
     def cancel(self, study: str) -> Status:
         """Take a study out of the queue, or stop its training."""
-        return self._status(self._json("POST", self._study(study) + "/cancel"))
+        return self._status(self._http.json("POST", self._study(study) + "/cancel"))
 
     def delete(self, study: str) -> None:
         """Remove a study and everything uploaded for it from the server."""
-        self._call("DELETE", self._study(study))
+        self._http.call("DELETE", self._study(study))
 
     def timing(self, study: str) -> dict[str, Any]:
         """What a finished training took: seconds, memory and operations."""
-        answer = self._json("GET", self._study(study) + "/timing")
+        answer = self._http.json("GET", self._study(study) + "/timing")
         if not isinstance(answer, dict):
-            raise self._strange()
+            raise self._http.strange()
         return answer
 
     def wait(
@@ -164,9 +143,9 @@ class Remote:
             if status.state == "done":
                 return status
             if status.state == "failed":
-                raise self._error(f"training failed: {status.error}", status.remedy)
+                raise self._http.error(f"training failed: {status.error}", status.remedy)
             if status.state not in ("queued", "running"):
-                raise self._error(f"the study is {status.state}, not in training", "Start it first.")
+                raise self._http.error(f"the study is {status.state}, not in training", "Start it first.")
             time.sleep(poll)
 
     def fetch(self, study: str, directory: Path, *, key: str) -> Manifest:
@@ -181,12 +160,12 @@ class Remote:
         """
         if directory.exists():
             raise BundleError("it exists already", where=directory.name, remedy="Choose another --out.")
-        text = self._call("GET", self._study(study) + "/head/manifest", limit=MAX_MANIFEST_BYTES)
+        text = self._http.call("GET", self._study(study) + "/head/manifest", limit=MAX_MANIFEST_BYTES)
         manifest = parse_manifest(text, insecure=self._insecure)
         if (manifest.kind, manifest.study, manifest.key) != ("head", study, key):
             raise BundleError(
                 "the server sent something else than this study's head under this key",
-                where=self._host,
+                where=self._http.host,
                 remedy="Check the study and the key file.",
             )
         partial = directory.with_name(directory.name + ".partial")
@@ -210,15 +189,16 @@ class Remote:
         m = bundle.manifest
         base = f"/studies/{m.study}/bundles"
         try:
-            answer = self._json("POST", base, content=m.model_dump_json().encode())
+            answer = self._http.json("POST", base, content=m.model_dump_json().encode())
             wanted = set(Missing.validate_python(answer)["missing"])
         except (ValidationError, KeyError):
-            raise self._strange() from None
+            raise self._http.strange() from None
         on_bytes(sum(p.size for p in m.parts if p.name not in wanted))
         for part in m.parts:
             if part.name in wanted:
                 self._upload(bundle, f"{base}/{m.kind}/{m.member}/parts/{part.name}", part, on_bytes)
-        self._call("POST", f"{base}/{m.kind}/{m.member}/complete", remedy=AGAIN)
+        # The server hashes all of the bundle before it answers.
+        self._http.call("POST", f"{base}/{m.kind}/{m.member}/complete", patience=3600, remedy=AGAIN)
 
     def _upload(self, bundle: Bundle, path: str, part: Part, on_bytes: Callable[[int], None]) -> None:
         sent = 0
@@ -235,7 +215,7 @@ class Remote:
                     sent += len(piece)
                     on_bytes(len(piece))
 
-        self._call("PUT", path, body=body, size=part.size, remedy=AGAIN)
+        self._http.call("PUT", path, body=body, size=part.size, remedy=AGAIN)
 
     def _download(self, study: str, part: Part, file: Path) -> None:
         def take(pieces: Iterator[bytes]) -> None:
@@ -250,151 +230,23 @@ class Remote:
             if size != part.size or digest.hexdigest() != part.sha256:
                 raise BundleError(
                     f"part {part.name} arrived altered or truncated",
-                    where=self._host,
+                    where=self._http.host,
                     remedy="Fetch it again.",
                 )
 
-        self._retry("GET", f"{self._study(study)}/head/parts/{part.name}", take)
-
-    def _call(
-        self,
-        method: str,
-        path: str,
-        *,
-        content: bytes | None = None,
-        body: Callable[[], Iterator[bytes]] | None = None,
-        size: int = 0,
-        limit: int = 1 << 20,
-        remedy: str = "",
-    ) -> bytes:
-        answer = bytearray()
-
-        def take(pieces: Iterator[bytes]) -> None:
-            answer.clear()
-            for piece in pieces:
-                answer.extend(piece)
-                if len(answer) > limit:
-                    raise self._strange()
-
-        self._retry(method, path, take, content=content, body=body, size=size, remedy=remedy)
-        return bytes(answer)
-
-    def _retry(
-        self,
-        method: str,
-        path: str,
-        take: Callable[[Iterator[bytes]], None],
-        *,
-        content: bytes | None = None,
-        body: Callable[[], Iterator[bytes]] | None = None,
-        size: int = 0,
-        remedy: str = "",
-    ) -> None:
-        headers = {"Content-Length": str(size)} if body else {}
-        for pause in (*PAUSES, None):
-            try:
-                sent = body() if body else content
-                with self._http.stream(method, path, content=sent, headers=headers) as response:
-                    if response.status_code not in PASSING or pause is None:
-                        self._refuse(response)
-                        take(response.iter_raw(BLOCK))
-                        return
-            except httpx.TransportError as error:
-                if pause is None:
-                    raise self._unreachable(error, remedy) from None
-            except httpx.HTTPError as error:
-                raise self._error(f"the request failed ({type(error).__name__})") from None
-            time.sleep(pause)
-
-    def _refuse(self, response: httpx.Response) -> None:
-        if response.is_success:
-            return
-        what, remedy = f"the server answered {response.status_code}", "Is this a blindtune server?"
-        try:
-            said = Refusals.validate_json(_start(response))
-            what, remedy = said.error, said.remedy
-        except ValidationError:
-            pass
-        if response.status_code == 401:
-            what, remedy = "the server does not accept the token", "Give the token of this server."
-        raise self._error(what, remedy)
-
-    def _json(self, method: str, path: str, content: bytes | None = None) -> Any:
-        try:
-            return Anything.validate_json(self._call(method, path, content=content, limit=MAX_MANIFEST_BYTES))
-        except ValidationError:
-            raise self._strange() from None
+        self._http.exchange("GET", f"{self._study(study)}/head/parts/{part.name}", take)
 
     def _study(self, study: str) -> str:
         if not re.fullmatch(r"[0-9a-f]{32}", study):
-            raise self._error("a study's identifier has 32 hexadecimal digits", "See its bundle's manifest.")
+            raise self._http.error("a study's identifier has 32 hexadecimal digits", "See its manifest.")
         return f"/studies/{study}"
 
     def _status(self, answer: Any) -> Status:
         try:
             return States.validate_python(answer)
         except ValidationError:
-            raise self._strange() from None
-
-    def _unreachable(self, error: httpx.TransportError, remedy: str) -> RemoteError:
-        if isinstance(error, httpx.ConnectError | httpx.ConnectTimeout) and not remedy:
-            return self._error("cannot reach the server", "Is it running, and is its address right?")
-        if remedy:
-            return self._error("the server went down mid-upload", remedy)
-        return self._error("the connection broke off", "Try again.")
-
-    def _strange(self) -> RemoteError:
-        return self._error("the answer is not a blindtune server's", "Check the address and the versions.")
-
-    def _error(self, what: str, remedy: str = "") -> RemoteError:
-        return RemoteError(what, where=self._host, remedy=remedy)
+            raise self._http.strange() from None
 
 
-@dataclass(frozen=True)
-class Refusal:
-    """How the server says no."""
-
-    error: Line
-    remedy: Line
-
-
-Refusals = TypeAdapter(Refusal)
 States = TypeAdapter(Status)
 Missing = TypeAdapter(dict[str, list[str]])
-Anything: TypeAdapter[Any] = TypeAdapter(Any)
-
-
-def _start(response: httpx.Response) -> bytes:
-    start = b""
-    for piece in response.iter_raw(BLOCK):
-        start += piece
-        if len(start) > 1 << 16:
-            break
-    return start
-
-
-def _check_url(url: str, allow_plain_http: bool) -> str:
-    """The host of a usable address."""
-    try:
-        parsed = httpx.URL(url)
-    except httpx.InvalidURL:
-        parsed = httpx.URL("")
-    host = parsed.host
-    if parsed.scheme not in ("http", "https") or not host or parsed.userinfo or parsed.query:
-        raise RemoteError(
-            "the server's address is not usable", remedy="Give https://host or https://host:port."
-        )
-    if parsed.scheme == "http" and not allow_plain_http and not _loopback(host):
-        raise RemoteError(
-            "plain http would show the token to whoever listens",
-            where=host,
-            remedy="Use https, or an SSH tunnel to localhost.",
-        )
-    return host
-
-
-def _loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"

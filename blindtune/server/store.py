@@ -112,22 +112,30 @@ class Store:
 
         Raises:
             BundleError: a part is missing or altered, or the bundle was never opened.
+            PlanError: the upload was opened anew meanwhile.
         """
         place = self._place(study, kind, member)
+        partial = _partial(place)
+        if not place.is_dir():
+            if not partial.is_dir():
+                raise BundleError("no upload of this bundle is open", remedy="Run submit again.")
+            checked = _text(partial)
+            bundle = Bundle(partial, insecure=self.insecure)
+            try:
+                # Not under the lock: it takes seconds, and whatever arrives meanwhile has its hash checked.
+                bundle.verify()
+            except BundleError:
+                # Damaged after it arrived whole: only a new upload can mend it.
+                with self._lock:
+                    shutil.rmtree(partial, ignore_errors=True)
+                raise
+            with self._lock:
+                if not place.is_dir():
+                    if _text(partial) != checked:
+                        raise PlanError("this upload is closed", remedy="Run submit again.")
+                    os.replace(partial, place)
+                    _sync(place.parent)
         with self._lock:
-            if not place.is_dir():
-                partial = _partial(place)
-                if not partial.is_dir():
-                    raise BundleError("no upload of this bundle is open", remedy="Run submit again.")
-                bundle = Bundle(partial, insecure=self.insecure)
-                try:
-                    bundle.verify()
-                except BundleError:
-                    # Damaged after it arrived whole: only a new upload can mend it.
-                    shutil.rmtree(partial)
-                    raise
-                os.replace(partial, place)
-                _sync(place.parent)
             self._settle(study)
 
     # Studies

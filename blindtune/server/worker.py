@@ -41,10 +41,13 @@ class Watch:
         self._parent = os.getppid()
         self._stop = threading.Event()
 
-    def sample(self) -> None:
-        """Take one sample: proportional set sizes, so that shared pages count once."""
+    def end_if_orphan(self) -> None:
+        """End this process if the one that started it is gone: its successor trains the study anew."""
         if os.getppid() != self._parent:
             os.kill(os.getpid(), signal.SIGTERM)
+
+    def sample(self) -> None:
+        """Take one sample: proportional set sizes, so that shared pages count once."""
         total = 0
         me = psutil.Process()
         for process in (me, *me.children()):
@@ -60,6 +63,7 @@ class Watch:
 
         def loop() -> None:
             while not self._stop.wait(0.5):
+                self.end_if_orphan()
                 self.sample()
 
         thread = threading.Thread(target=loop, daemon=True)
@@ -157,6 +161,7 @@ class Job:
         now = time.monotonic()
         if now - self._last >= PAUSE or progress.done == progress.total:
             self._last = now
+            self._watch.end_if_orphan()
             self._store.states.record(self._study, progress)
 
 

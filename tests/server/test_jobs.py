@@ -37,11 +37,11 @@ def until(condition, seconds=30):
     return found
 
 
-def workers():
+def workers(among=None, argument="blindtune.server.worker"):
     found = []
-    for process in psutil.Process().children(recursive=True):
+    for process in among or psutil.Process().children(recursive=True):
         try:
-            if "blindtune.server.worker" in process.cmdline():
+            if argument in process.cmdline():
                 found.append(process)
         except psutil.Error:
             continue
@@ -122,7 +122,8 @@ serve(Path(sys.argv[1]), port=0, cores=1, insecure=True, ready=lambda port: prin
 """
 
 
-def test_serve_until_interrupted(slow, tmp_path):
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 0), (signal.SIGKILL, -signal.SIGKILL)])
+def test_no_worker_outlives_its_server(slow, tmp_path, number, code):
     data_dir = tmp_path / "data"
     environment = {k: v for k, v in os.environ.items() if k != "BLINDTUNE_TOKEN"}
     with subprocess.Popen(
@@ -144,10 +145,10 @@ def test_serve_until_interrupted(slow, tmp_path):
             serve(data_dir, port=0)
         with pytest.raises(RemoteError, match="cannot listen"):
             serve(tmp_path / "other", port=port)
-        process.send_signal(signal.SIGINT)
+        process.send_signal(number)
         said, complained = process.communicate(timeout=20)
-    assert (process.returncode, said, complained) == (0, "", "")
-    assert not workers()
+    assert (process.returncode, said, complained) == (code, "", "")
+    until(lambda: not workers(psutil.process_iter(), str(data_dir)))
 
 
 def test_short_tokens_and_unusable_directories(tmp_path):

@@ -9,7 +9,7 @@ import httpx
 import numpy as np
 import pytest
 
-from blindtune.client import remote
+from blindtune.client import remote, transport
 from blindtune.client.remote import Remote
 from blindtune.errors import BundleError, RemoteError
 from blindtune.wire.bundle import write_bundle
@@ -17,7 +17,7 @@ from blindtune.wire.bundle import write_bundle
 
 @pytest.fixture(autouse=True)
 def short_pauses(monkeypatch):
-    monkeypatch.setattr(remote, "PAUSES", (0.01, 0.01, 0.01))
+    monkeypatch.setattr(transport, "PAUSES", (0.01, 0.01, 0.01))
 
 
 def client(server, token=None):
@@ -50,7 +50,9 @@ def test_two_members_train_as_if_pooled_in_clear(study, server, tmp_path):
 def test_submitting_again_sends_only_what_is_missing(study, idle_server):
     bundle = study.data("north")
     with client(idle_server) as there:
-        opened = there._json("POST", f"/studies/{study.id}/bundles", (bundle / "manifest.json").read_bytes())
+        opened = there._http.json(
+            "POST", f"/studies/{study.id}/bundles", (bundle / "manifest.json").read_bytes()
+        )
         assert len(opened["missing"]) == 3
         there.submit([bundle])
         parts = idle_server.store.directory(study.id) / "data" / "north" / "parts"
@@ -201,8 +203,10 @@ def test_a_strange_server_is_not_echoed():
         return httpx.Response(200, stream=httpx.ByteStream(b'{"state": 1}'))
 
     with Remote("https://strange.example", "token") as there:
-        there._http.close()
-        there._http = httpx.Client(transport=httpx.MockTransport(answer), base_url="https://strange.example")
+        there._http._http.close()
+        there._http._http = httpx.Client(
+            transport=httpx.MockTransport(answer), base_url="https://strange.example"
+        )
         with pytest.raises(RemoteError, match=r"^strange.example: the server answered 500"):
             there.cancel("0" * 32)
         with pytest.raises(RemoteError, match=r"red  \[31m"):
