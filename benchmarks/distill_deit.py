@@ -30,6 +30,7 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
+from safetensors.torch import load_file, save_file
 from torch.nn.functional import cosine_similarity, smooth_l1_loss
 
 SEED = 20
@@ -206,8 +207,6 @@ def run_views(args: argparse.Namespace) -> None:
 
 
 def save_student(student: Any, path: Path) -> None:
-    from safetensors.torch import save_file
-
     state = {key: value.detach().half().contiguous() for key, value in student.state_dict().items()}
     save_file(state, path, metadata={"format": "pt", "licence": "Apache-2.0", "model": "blindtune_deit_96"})
 
@@ -223,6 +222,8 @@ def run_train(args: argparse.Namespace) -> None:
         np.stack([answers[origin == source].astype(np.float32).std(axis=0) for source in sources])
     )
     student = make_student(make_teacher(args.teacher))
+    if args.start:
+        student.load_state_dict(load_file(args.start))
     student.train()
     decay = [p for p in student.parameters() if p.ndim > 1]
     plain = [p for p in student.parameters() if p.ndim <= 1]
@@ -233,7 +234,7 @@ def run_train(args: argparse.Namespace) -> None:
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, args.rate, total_steps=steps, pct_start=0.08)
     blocks = tuple(range(len(KEPT_BLOCKS)))
     started, step = time.monotonic(), 0
-    for epoch in range(args.epochs):
+    for epoch in range(args.stop_after or args.epochs):
         order, sums = rng.permutation(len(pixels)), np.zeros(3)
         for start in range(0, len(pixels) - args.batch + 1, args.batch):
             chosen = order[start : start + args.batch]
@@ -314,9 +315,11 @@ def run_probe(args: argparse.Namespace) -> None:
     rows = xray_rows(args.xrays)
     names = sorted({row["label"] for row in rows})
     with np.load(args.pneumonia, allow_pickle=False) as arrays:
-        small = [
-            (part, arrays[f"{part}_images"], arrays[f"{part}_labels"]) for part in ("train", "val", "test")
-        ]
+        small = []
+        for part in ("train", "val", "test"):
+            images, labels = arrays[f"{part}_images"], arrays[f"{part}_labels"]
+            chosen = np.random.default_rng(SEED).permutation(len(images))[: args.probe_rows]
+            small.append((part, images[chosen], labels[chosen]))
     sets = {
         "X-rays, 3 classes": (
             [read_image(args.xrays / row["file"]) for row in rows],
@@ -380,9 +383,14 @@ def main() -> None:
     parser.add_argument("--mnist", type=Path, default=Path("../shared/data/mnist.npz"))
     parser.add_argument("--copies", type=int, nargs=3, default=(8, 1, 1), help="views of an image, by source")
     parser.add_argument("--epochs", type=int, default=6)
+    parser.add_argument("--stop-after", type=int, help="leave the schedule of --epochs after so many")
+    parser.add_argument("--start", type=Path, help="a student to go on from instead of the teacher's blocks")
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--rate", type=float, default=6e-4)
     parser.add_argument("--bfloat16", action="store_true", help="mixed precision where the processor has it")
+    parser.add_argument(
+        "--probe-rows", type=int, default=2000, help="PneumoniaMNIST images of a split that the probe takes"
+    )
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--out", type=Path, default=Path("models/weights/blindtune_deit_96.safetensors"))
     parser.add_argument("--table", type=Path, default=Path("models/weights/README.md"))
