@@ -1,0 +1,70 @@
+# make setup   .venv with the locked versions (once)
+# make test    all checks and all tests
+# make demo    the whole path on synthetic scans, offline, into ./demo
+#
+# Other interpreter or place: make setup PYTHON=python3.12 VENV=/tmp/venv
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+VENV ?= .venv
+BIN := $(VENV)/bin
+LOCK := requirements/dev.lock
+INSTALLED := $(VENV)/.installed
+# The first that runs and is new enough; the lock was resolved for 3.11.
+PYTHONS := $(if $(PYTHON),$(PYTHON),python3.11 python3 python3.12 python3.13)
+USABLE := import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))
+COMPILE := CUSTOM_COMPILE_COMMAND="make lock" $(BIN)/pip-compile --quiet --strip-extras \
+	--extra dev --extra jpeg --no-annotate --unsafe-package pip \
+	--no-emit-index-url --no-emit-find-links --no-emit-trusted-host
+# Two test processes and the libraries' own threads would get in each other's way.
+ONE_THREAD := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
+
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.PHONY: help setup test lint demo lock wheel clean
+
+help:
+	@sed -n '1,/^$$/s/^# \{0,1\}//p' Makefile
+
+setup: $(INSTALLED)
+
+$(INSTALLED): $(LOCK) pyproject.toml
+	@found=; for p in $(PYTHONS); do \
+		if "$$p" -c '$(USABLE)' 2>/dev/null; then found=$$p; break; fi; \
+	done; \
+	if [ -z "$$found" ]; then \
+		echo "make: no Python 3.11 or newer with venv among: $(PYTHONS). Install one, or give PYTHON=..." >&2; \
+		exit 1; \
+	fi; \
+	if ! "$(BIN)/python" -c '$(USABLE)' 2>/dev/null; then "$$found" -m venv --clear "$(VENV)"; fi
+	$(BIN)/python -m pip install --quiet --requirement $(LOCK)
+	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
+	@touch $@
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+# pytest comes last: its summary closes the output.
+test: lint
+	$(ONE_THREAD) $(BIN)/pytest -n 2
+
+demo: setup
+	rm -rf demo
+	HF_HUB_OFFLINE=1 $(BIN)/blindtune demo --out demo
+
+# Keeps the versions in the lock unless pyproject.toml calls for others. For newer ones: make lock UPGRADE=1
+lock: setup
+	$(COMPILE) $(if $(UPGRADE),--upgrade) --output-file $(LOCK) pyproject.toml
+
+wheel: setup
+	rm -rf build dist
+	$(BIN)/python -m build --no-isolation --outdir dist .
+
+clean:
+	rm -rf build dist demo *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
