@@ -34,3 +34,5 @@ def serve(
         )
 
     run(data_dir, host=host, port=port, token=None, cores=cores, ready=ready)
+    # It returns after Ctrl-C only, once a running study is queued again.
+    raise KeyboardInterrupt

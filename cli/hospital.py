@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -14,9 +17,10 @@ from blindtune.cli import render
 
 if TYPE_CHECKING:
     from blindtune.client.remote import Remote, Status
-    from blindtune.client.study import StudyDirectory
+    from blindtune.client.study import Settings, StudyDirectory
     from blindtune.imaging import Embeddings
     from blindtune.models.heads import Head
+    from blindtune.wire.manifest import Manifest
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of tables.")]
 Study = Annotated[Path, typer.Argument(help="The study's directory, from blindtune encrypt.")]
@@ -46,10 +50,11 @@ def keygen(
 
     levels = Program(steps, degree, (0,) * steps, (1.0,) * steps).levels
     parameters = smallest_parameters(levels, security)
-    out.mkdir(parents=True, exist_ok=True, mode=0o700)
-    key = SecretKey.generate(parameters)
+    locked = render.passphrase(ask=passphrase, confirm=True)
     path = out / "secret.key"
-    write_key(path, key, render.passphrase(ask=passphrase, confirm=True))
+    _make_directory(out)
+    key = SecretKey.generate(parameters)
+    write_key(path, key, locked)
     told = {
         "key": key.key_id,
         "security": parameters.security_name,
@@ -72,7 +77,9 @@ def plan(
     steps: Steps = 3,
     degree: Degree = 7,
     security: Security = 128,
-    lanes: Annotated[int | None, typer.Option(help="Fix the lanes instead of choosing them.")] = None,
+    lanes: Annotated[
+        int | None, typer.Option(help="Fix the lanes, a power of two, instead of choosing them.", min=1)
+    ] = None,
     memory: Memory = 16.0,
     cores: Cores = 2,
     json_: Json = False,
@@ -124,9 +131,13 @@ def encrypt(
     head: HeadName = "logistic",
     steps: Steps = 3,
     degree: Degree = 7,
-    directions: Annotated[int | None, typer.Option(help="Whitened directions; chosen on validation.")] = None,
-    epsilon: Annotated[float | None, typer.Option(help="Whitening shrinkage; chosen on validation.")] = None,
-    rate: Annotated[float | None, typer.Option(help="Learning rate; chosen on validation.")] = None,
+    directions: Annotated[
+        int | None, typer.Option(help="Whitened directions; chosen on validation.", min=1)
+    ] = None,
+    epsilon: Annotated[
+        float | None, typer.Option(help="Whitening shrinkage; chosen on validation.", min=0.0)
+    ] = None,
+    rate: Annotated[float | None, typer.Option(help="Learning rate; chosen on validation.", min=1e-6)] = None,
     security: Security = 128,
     member: Annotated[
         str, typer.Option(help="This hospital's name in the study; a-z, 0-9, hyphens.")
@@ -143,27 +154,29 @@ def encrypt(
     from blindtune.client.study import StudyDirectory
 
     directory = StudyDirectory(out)
+    directory.check()
     _check_member(member)
     secret = render.load_key(key) if key else None
     # Ask before the long work, not after it.
     locked = render.passphrase(ask=passphrase, confirm=True) if secret is None else None
-    data, origin = _load(scans, labels, backbone, weights, directory, json_)
-    made = _head(head, outputs_of(data.classes), steps, degree)
-    if not json_:
-        render.console().print(f"rehearsing {len(data.indices('train'))} training rows in clear …")
-    prepared = prepare(
-        data,
-        head=made,
-        directions=[directions] if directions else None,
-        epsilons=[epsilon] if epsilon else None,
-        rates=[rate] if rate else None,
-        owner=member,
-        security=security,
-        memory_limit=int(memory * 2**30),
-        cores=cores,
-        parameters=secret.parameters if secret else None,
-    )
-    settings = _encrypt(prepared, directory, secret, locked, member, origin, json_)
+    with _nothing_half_made(directory, own_key=secret is None):
+        data, origin = _load(scans, labels, backbone, weights, directory, json_)
+        made = _head(head, outputs_of(data.classes), steps, degree)
+        if not json_:
+            render.console().print(f"rehearsing {len(data.indices('train'))} training rows in clear …")
+        prepared = prepare(
+            data,
+            head=made,
+            directions=None if directions is None else [directions],
+            epsilons=None if epsilon is None else [epsilon],
+            rates=None if rate is None else [rate],
+            owner=member,
+            security=security,
+            memory_limit=int(memory * 2**30),
+            cores=cores,
+            parameters=secret.parameters if secret else None,
+        )
+        settings = _encrypt(prepared, directory, secret, locked, member, origin, json_)
     sent = sum(p.stat().st_size for p in (out / "outbox").rglob("*") if p.is_file())
     told = {
         "study": settings.study,
@@ -198,9 +211,9 @@ def submit(
     bundles = [directory.keys_bundle, directory.data_bundle]
     total = sum(p.stat().st_size for b in bundles for p in (b / "parts").glob("*"))
     with _remote(url, token_file, plain_http) as remote, render.progress(json_) as shown:
-        (directory.private / "server.json").write_text(json.dumps({"url": url}))
         task = shown.add_task("uploading", total=total)
         remote.submit(bundles, lambda n: shown.advance(task, n))
+        (directory.private / "server.json").write_text(json.dumps({"url": url}))
         state = remote.start(settings.study) if start else remote.status(settings.study)
     _tell_status(state, json_)
 
@@ -239,8 +252,7 @@ def fetch(
     with _remote(_url(directory, server), token_file, plain_http) as remote:
         if wait:
             _watch(remote, settings.study, json_)
-        directory.encrypted_head.parent.mkdir(exist_ok=True)
-        manifest = remote.fetch(settings.study, directory.encrypted_head, key=settings.key)
+        manifest = _replace_head(remote, directory, settings)
     told = {
         "encrypted_head": str(directory.encrypted_head),
         "size": render.megabytes(sum(p.size for p in manifest.parts)),
@@ -274,9 +286,9 @@ def _load(
             render.console().print(
                 "[yellow]nothing tells patients apart: one person may stand in train and in test[/yellow]"
             )
-    directory.create()
     from rich.progress import TextColumn
 
+    directory.create()
     with render.progress(quiet, TextColumn("{task.fields[rate]}")) as shown:
         task = shown.add_task("features", total=len(cohort), rate="")
 
@@ -285,6 +297,20 @@ def _load(
             shown.update(task, completed=done, total=total, rate=f"{speed:.0f} images/s" if speed else "")
 
         return embed_cohort(cohort, backbone, weights, directory.private / "features", on_image)
+
+
+@contextmanager
+def _nothing_half_made(directory: StudyDirectory, *, own_key: bool) -> Iterator[None]:
+    """After a failure keep computed features, and nothing else that this run made."""
+    existed = directory.root.exists()
+    try:
+        yield
+    except BaseException:
+        directory.discard(own_key=own_key)
+        if not existed:
+            with suppress(OSError):
+                directory.root.rmdir()
+        raise
 
 
 def _encrypt(
@@ -302,7 +328,7 @@ def _encrypt(
 
     directory.create()
     if secret is None:
-        # An interrupted run may have left a key that nothing was sent under.
+        # A run that was killed may have left a key that nothing was sent under.
         directory.key_file.unlink(missing_ok=True)
         secret = SecretKey.generate(prepared.plan.parameters)
         write_key(directory.key_file, secret, passphrase)
@@ -368,6 +394,35 @@ def _url(directory: StudyDirectory, given: str | None) -> str:
         return str(json.loads(remembered.read_text())["url"])
     except (OSError, ValueError, KeyError, TypeError):
         raise InputError("no server", remedy="Give --server URL.") from None
+
+
+def _replace_head(remote: Remote, directory: StudyDirectory, settings: Settings) -> Manifest:
+    """Download the head; one that was fetched before is replaced once the new one is whole."""
+    inbox = directory.encrypted_head.parent
+    fresh = inbox / "fetched"
+    inbox.mkdir(exist_ok=True)
+    try:
+        shutil.rmtree(fresh, ignore_errors=True)
+        manifest = remote.fetch(settings.study, fresh, key=settings.key)
+        shutil.rmtree(directory.encrypted_head, ignore_errors=True)
+        fresh.replace(directory.encrypted_head)
+        return manifest
+    finally:
+        with suppress(OSError):
+            inbox.rmdir()
+
+
+def _make_directory(path: Path) -> None:
+    from blindtune.errors import InputError
+
+    try:
+        path.mkdir(parents=True, exist_ok=True, mode=0o700)
+    except OSError as error:
+        raise InputError(
+            f"the directory cannot be made ({error.strerror})",
+            where=path.name,
+            remedy="Choose a directory that you may write to.",
+        ) from error
 
 
 def _watch(remote: Remote, study: str, quiet: bool) -> Status:

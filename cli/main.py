@@ -1,73 +1,78 @@
-"""The command line: parse, call, render. Everything heavy is imported inside the commands."""
+"""The program: run a command, and tell every error in one line. Everything heavy is imported later."""
 
 from __future__ import annotations
 
 import os
+import signal
 import sys
+from types import FrameType
 
-import typer
+STOPPED = "stopped; run the same command again to go on"
+INTERRUPTED = 130
 
-from blindtune.cli import cloud, demo, hospital, results
-
-app = typer.Typer(
-    name="blindtune",
-    help="Train medical-image classifier heads on data that the training machine never sees.",
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    add_completion=False,
-)
-for command in (
-    hospital.keygen,
-    hospital.plan,
-    hospital.encrypt,
-    cloud.serve,
-    hospital.submit,
-    hospital.status,
-    hospital.fetch,
-    results.decrypt,
-    results.evaluate,
-    results.predict,
-    demo.demo,
-):
-    app.command()(command)
+_interrupted = False
 
 
 def run() -> None:
-    """Entry point: errors as one line with exit code 2, never a traceback."""
-    from blindtune.errors import BlindtuneError
-
+    """Entry point: errors as one line with exit code 2, Ctrl-C as one with 130, never a traceback."""
+    # A notebook or a shell may start us with interrupts ignored: nohup, or a job in the background.
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+        signal.signal(signal.SIGINT, _interrupt)
     try:
-        app(standalone_mode=False)
-    except BlindtuneError as error:
-        _fail(str(error), error.exit_code)
-    except KeyboardInterrupt:
-        _fail("stopped; run the same command again to go on", 130)
+        code = _command(sys.argv[1:])
     except BrokenPipeError:
         os._exit(0)
-    except Exception as error:
-        _unexpected(error)
-
-
-def _unexpected(error: Exception) -> None:
-    import click
-
-    if isinstance(error, click.exceptions.Abort):
-        _fail("stopped; run the same command again to go on", 130)
-    if isinstance(error, click.ClickException):
-        error.show()
-        sys.exit(error.exit_code)
-    if os.environ.get("BLINDTUNE_DEBUG"):
-        raise error
-    if isinstance(error, MemoryError):
-        _fail("out of memory. Use fewer rows or directions, or a machine with more", 1)
-    if isinstance(error, OSError):
-        _fail(f"{error.strerror or type(error).__name__}. Check the disk and the permissions", 1)
-    _fail(f"unexpected {type(error).__name__}. BLINDTUNE_DEBUG=1 shows where; please report it", 1)
-
-
-def _fail(message: str, code: int) -> None:
-    print(f"error: {message}", file=sys.stderr)
+    except (Exception, KeyboardInterrupt) as error:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        if os.environ.get("BLINDTUNE_DEBUG"):
+            raise
+        message, code = _explained(error)
+        print(f"error: {' '.join(message.split())}", file=sys.stderr)
     sys.exit(code)
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    # Libraries turn an interrupt into errors of their own: remember where the error came from.
+    global _interrupted
+    _interrupted = True
+    raise KeyboardInterrupt
+
+
+def _command(arguments: list[str]) -> int:
+    import typer
+
+    from blindtune.cli.commands import app
+
+    # Not app(): it swallows interrupts, and prints usage errors in a frame of many lines.
+    command = typer.main.get_command(app)
+    try:
+        with command.make_context("blindtune", arguments or ["--help"]) as context:
+            command.invoke(context)
+    except typer.Exit as end:
+        return int(end.exit_code)
+    return 0
+
+
+def _explained(error: BaseException) -> tuple[str, int]:
+    """What to print, and the exit code."""
+    import typer
+
+    from blindtune.errors import BlindtuneError
+
+    if _interrupted or isinstance(error, (KeyboardInterrupt, typer.Abort)):
+        return STOPPED, INTERRUPTED
+    if isinstance(error, BlindtuneError):
+        return str(error), error.exit_code
+    if hasattr(error, "format_message"):
+        # A usage error; which class it is depends on the version of typer.
+        context = getattr(error, "ctx", None)
+        path = context.command_path if context else "blindtune"
+        return f"{error.format_message().rstrip('.')}. See {path} --help", 2
+    if isinstance(error, MemoryError):
+        return "out of memory. Use fewer rows or directions, or a machine with more", 1
+    if isinstance(error, OSError):
+        return f"{error.strerror or type(error).__name__}. Check the disk and the permissions", 1
+    return f"unexpected {type(error).__name__}. BLINDTUNE_DEBUG=1 shows where; please report it", 1
 
 
 if __name__ == "__main__":

@@ -27,6 +27,7 @@ def progress(quiet: bool = False, *columns: Any) -> Iterator[Progress]:
     """A progress display on stderr that leaves nothing behind when there is no terminal."""
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+    terminal = console()
     shown = Progress(
         TextColumn("{task.description:<22}"),
         BarColumn(),
@@ -34,8 +35,8 @@ def progress(quiet: bool = False, *columns: Any) -> Iterator[Progress]:
         *columns,
         TimeElapsedColumn(),
         TimeRemainingColumn(),
-        console=console(),
-        disable=quiet,
+        console=terminal,
+        disable=quiet or not terminal.is_terminal,
     )
     with shown:
         yield shown

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from blindtune import __version__
 from blindtune.client.encoding import decode
 from blindtune.client.study import Settings, StudyDirectory
-from blindtune.errors import BundleError, EngineError, KeyFileError
+from blindtune.errors import BundleError, EngineError, InputError, KeyFileError
 from blindtune.he.secret import SecretKey
 from blindtune.models.calibration import Calibration, calibrate
 from blindtune.models.linear import LinearHead
@@ -44,10 +44,15 @@ def open_head(directory: StudyDirectory, key: SecretKey) -> Opened:
     Raises:
         BundleError: not this study's head, altered, or not a ciphertext.
         KeyFileError: another study's key.
+        InputError: no head came back yet.
     """
     settings = directory.settings()
     if key.key_id != settings.key:
         raise KeyFileError("this key did not encrypt the study", remedy="Give the study's own key.")
+    if not directory.encrypted_head.is_dir():
+        raise InputError(
+            "no encrypted head here yet", where=directory.root.name, remedy="Run blindtune fetch first."
+        )
     insecure = key.parameters.security == 0
     bundle = Bundle(directory.encrypted_head, insecure=insecure)
     _check_origin(bundle, settings, directory, insecure)

@@ -15,6 +15,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -114,20 +115,28 @@ class StudyDirectory:
         """Whether ``encrypt`` finished."""
         return (self.private / "study.json").is_file()
 
-    def create(self) -> None:
-        """Make the directory, or take up an unfinished study.
+    def check(self) -> None:
+        """Check that a study can be made here, or an unfinished one taken up; changes nothing.
 
         Raises:
-            InputError: a finished study, or a directory with other things in it.
+            InputError: a finished study, or something else.
         """
         if self.complete:
             raise InputError("a finished study is here", where=self.root.name, remedy="Choose another --out.")
         known = {"private", "outbox"}
-        if self.root.exists() and {p.name for p in self.root.iterdir()} - known:
+        if self.root.exists() and (not self.root.is_dir() or {p.name for p in self.root.iterdir()} - known):
             raise InputError(
                 "the directory holds other things", where=self.root.name, remedy="Choose an empty --out."
             )
+
+    def create(self) -> None:
+        """Make the directory, or take up an unfinished study.
+
+        Raises:
+            InputError: as :meth:`check`, or it cannot be written.
+        """
         try:
+            self.check()
             self.private.mkdir(parents=True, exist_ok=True, mode=0o700)
             os.chmod(self.private, 0o700)
             shutil.rmtree(self.root / "outbox", ignore_errors=True)
@@ -137,6 +146,24 @@ class StudyDirectory:
                 where=self.root.name,
                 remedy="Choose a directory that you may write to.",
             ) from error
+
+    def discard(self, *, own_key: bool) -> None:
+        """After a failure: an unfinished study keeps its features and nothing else.
+
+        Args:
+            own_key: the study's key was made for it, so that it goes too.
+        """
+        if self.complete:
+            return
+        shutil.rmtree(self.root / "outbox", ignore_errors=True)
+        saved = ("whitening.safetensors", "embeddings.npz")
+        for name in (*saved, "secret.key") if own_key else saved:
+            with suppress(OSError):
+                (self.private / name).unlink()
+        for path in (self.private / "features", self.private):
+            # Only what is empty goes.
+            with suppress(OSError):
+                path.rmdir()
 
     def save(self, settings: Settings, whitening: Whitening, rehearsed: Floats, data: Embeddings) -> None:
         """Write the private files, the settings last."""

@@ -1,0 +1,28 @@
+"""All commands of the program."""
+
+from __future__ import annotations
+
+import typer
+
+from blindtune.cli import cloud, demo, hospital, results
+
+app = typer.Typer(
+    name="blindtune",
+    help="Train medical-image classifier heads on data that the training machine never sees.",
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+for command in (
+    hospital.keygen,
+    hospital.plan,
+    hospital.encrypt,
+    cloud.serve,
+    hospital.submit,
+    hospital.status,
+    hospital.fetch,
+    results.decrypt,
+    results.evaluate,
+    results.predict,
+    demo.demo,
+):
+    app.command()(command)
