@@ -72,6 +72,7 @@ def serve(
             log_level="error",
             access_log=False,
             server_header=False,
+            ws="none",
             timeout_keep_alive=75,
             timeout_graceful_shutdown=5,
         )

@@ -122,7 +122,7 @@ def make_study(tmp_path: Path) -> Callable[..., PooledStudy]:
 @pytest.fixture(scope="session")
 def slow(tmp_path_factory: pytest.TempPathFactory) -> PooledStudy:
     """A study that trains for seconds; its bundles are written once."""
-    return PooledStudy(tmp_path_factory.mktemp("slow"), steps=8)
+    return PooledStudy(tmp_path_factory.mktemp("slow"), steps=6)
 
 
 @dataclass

@@ -14,6 +14,7 @@ import pytest
 
 from blindtune.client.remote import Remote
 from blindtune.errors import BlindtuneError, InputError, RemoteError
+from blindtune.server import queue
 from blindtune.server.run import read_token, serve
 from blindtune.wire.bundle import Bundle
 
@@ -103,6 +104,32 @@ def test_failures_say_why_in_one_line(study, server):
     assert str(store.data_dir) not in error
 
 
+def test_whole_parts_of_nonsense_are_a_failure_in_one_line(study, server):
+    study.key.encrypt = lambda values: b"no ciphertext" * 100
+    store = server.store
+    place(study, store)
+    store.states.queue(study.id)
+    until(lambda: state(store, study) == "failed")
+    assert store.states.study(study.id)["error"] == (
+        "part data-0-0: a ciphertext does not load: damaged, or of other parameters"
+    )
+
+
+def test_a_passing_failure_of_the_machine_leaves_the_queue_going(study, server, monkeypatch):
+    monkeypatch.setattr(queue, "SETBACK", 0)
+    popen, failures = queue.subprocess.Popen, [OSError(12, "Cannot allocate memory")]
+
+    def start(*given, **named):
+        if failures:
+            raise failures.pop()
+        return popen(*given, **named)
+
+    monkeypatch.setattr(queue.subprocess, "Popen", start)
+    place(study, server.store)
+    server.store.states.queue(study.id)
+    until(lambda: state(server.store, study) == "done")
+
+
 def test_a_killed_worker_is_a_failure(slow, server):
     store = server.store
     place(slow, store)
@@ -117,6 +144,7 @@ def test_a_killed_worker_is_a_failure(slow, server):
 SERVE = """
 import sys
 from pathlib import Path
+from blindtune.server import queue
 from blindtune.server.run import serve
 serve(Path(sys.argv[1]), port=0, cores=1, insecure=True, ready=lambda port: print(port, flush=True))
 """
