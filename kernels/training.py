@@ -222,7 +222,7 @@ def train(
         residuals = phase(
             step,
             "residual",
-            level - 1,
+            level - 1 if step else level,
             [(Task("residual", (program.sets[step], *pair)), parts.get(pair, [])) for pair in pairs],
         )
         by_head = [[residuals[k * blocks + i][0] for i in range(blocks)] for k in range(heads)]

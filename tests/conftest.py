@@ -1,4 +1,4 @@
-"""What several test directories share: tiny parameters, a key under them, and studies with their dense answer."""
+"""Shared by several test directories: tiny parameters, a key, and studies with their dense answer."""
 
 from __future__ import annotations
 

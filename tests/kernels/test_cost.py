@@ -1,0 +1,97 @@
+"""The cost model: counts are those of real runs, and prices grow with the work."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from blindtune.he.engine import Ledger
+from blindtune.he.secret import SecretKey
+from blindtune.kernels import cost
+from blindtune.kernels.executor import SerialExecutor
+from blindtune.kernels.layout import Layout
+from blindtune.kernels.training import Program, train
+from blindtune.params import Parameters, ParametersLiteral
+
+PROGRAM = Program(2, 7, (0, 1), (1.0, 0.9))
+
+
+@given(st.data())
+def test_counts_are_those_of_a_run(
+    layouts: Any, clear_engine: Any, draw_study: Any, exact: Parameters, data: st.DataObject
+) -> None:
+    layout = data.draw(layouts())
+    degree = data.draw(st.sampled_from([1, 3, 5, 7]))
+    program = Program(3, degree, (0, 1, 0), data.draw(st.sampled_from([(1.0,) * 3, (1.0, 0.9, 0.0)])))
+    heads = layout.lanes * layout.weight_blocks
+    study = draw_study(layout, program, (layout.rows * layout.row_blocks, layout.columns, heads), 0)
+    e = clear_engine(layout)
+    train(SerialExecutor(study.trainer(e, e.encrypt)), layout, program, exact.levels)
+    assert cost.count(layout, program, exact) == dict(e.ledger.counts)
+
+
+def test_counts_are_those_of_an_encrypted_run(tiny_key: SecretKey, draw_study: Any) -> None:
+    layout = Layout(512, 2, (8, 4), 4, 1, 1)
+    study = draw_study(layout, PROGRAM, (200, 20, 2), 0)
+    engine = tiny_key.engine(layout.keys())
+    trainer = study.trainer(engine, lambda v: engine.load(tiny_key.encrypt(v)))
+    engine.ledger = Ledger()
+    train(SerialExecutor(trainer), layout, PROGRAM, 11)
+    assert cost.count(layout, PROGRAM, tiny_key.parameters) == dict(engine.ledger.counts)
+
+
+def test_uploads_are_those_of_a_study(tiny: Parameters, draw_study: Any) -> None:
+    layout = Layout(512, 4, (8, 4), 4, 2, 2)
+    study = draw_study(layout, PROGRAM, (200, 20, 8), 0)
+    data, residuals = study.encrypted(lambda v: v)
+    assert len(data) == layout.data_ciphertexts
+    assert sum(map(len, residuals.values())) == cost.residual_ciphertexts(layout, PROGRAM)
+
+
+def test_memory_of_a_ciphertext_and_of_keys(tiny: Parameters) -> None:
+    # Two polynomials of 12 residues of 8 bytes each.
+    assert cost.ciphertext_bytes(tiny) == 2 * 12 * 1024 * 8
+    layout = Layout(512, 1, (8,), 4, 1, 1)
+    keys = len(layout.keys().rotations) + 2
+    assert cost.key_memory(layout, tiny) == keys * 12 * 2 * 13 * 1024 * 8
+
+
+@pytest.mark.parametrize(
+    "operation", ["multiply", "relinearise", "rotate", "rescale", "multiply_scalar", "add"]
+)
+def test_prices_grow_with_level_and_ring(operation: str) -> None:
+    by_level = [cost.seconds(operation, level, 16384) for level in range(12)]
+    assert by_level == sorted(set(by_level))
+    assert cost.seconds(operation, 5, 32768) == pytest.approx(2 * cost.seconds(operation, 5, 16384))
+
+
+def test_a_prediction_adds_up() -> None:
+    p = ParametersLiteral(16384, 11).checked()
+    layout, program = Layout(8192, 2, (64,), 8, 1, 1), Program(3, 7, (0, 0, 0), (1.0,) * 3)
+    found = cost.predict(layout, program, p, 2)
+    assert found.core_seconds == pytest.approx(
+        sum(n * cost.seconds(name, level, 16384) for (name, level), n in found.operations.items())
+    )
+    assert sum(found.totals.values()) == sum(found.operations.values())
+    # Forward and backward over 64 diagonals in steps two and three, backward alone in step one;
+    # nine products for the polynomial of degree seven.
+    assert found.totals["multiply"] == 5 * 64 + 2 * 9
+    double = cost.predict(Layout(8192, 2, (64,), 8, 2, 1), program, p, 2)
+    assert double.upload_bytes == pytest.approx(2 * found.upload_bytes, abs=2)
+    assert double.key_bytes == found.key_bytes
+    assert double.memory_bytes > found.memory_bytes
+    assert cost.memory_bytes(layout, program, p, 4) > found.memory_bytes
+
+
+def test_the_quick_estimate_ranks_baby_steps_as_the_counts_do() -> None:
+    p = ParametersLiteral(16384, 11).checked()
+    program = Program(3, 7, (0, 0, 0), (1.0,) * 3)
+    candidates = [Layout(8192, 1, (128,), 1 << b, 1, 1) for b in range(6)]
+    exact = [cost.predict(x, program, p, 1).core_seconds for x in candidates]
+    quick = [cost.estimate(x, program, p) for x in candidates]
+    assert exact[quick.index(min(quick))] <= 1.05 * min(exact)
+    for a, b in zip(exact, quick, strict=True):
+        assert 0.5 < b / a < 1.5
