@@ -39,8 +39,10 @@ $(INSTALLED): $(LOCK) pyproject.toml
 		exit 1; \
 	fi; \
 	if ! "$(BIN)/python" -c '$(USABLE)' 2>/dev/null; then "$$found" -m venv --clear "$(VENV)"; fi
-	$(BIN)/python -m pip install --quiet --requirement $(LOCK)
-	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
+	@echo "installing the locked versions into $(VENV): about 6 GB with PyTorch, some minutes"
+	@# Python compiles modules as they are imported: most of these never are.
+	$(BIN)/python -m pip install -qq --no-compile --requirement $(LOCK)
+	$(BIN)/python -m pip install -qq --no-deps --no-build-isolation --editable .
 	@touch $@
 
 lint: setup
