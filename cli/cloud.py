@@ -30,7 +30,8 @@ def serve(
         sys.stdout.write(f"{url}\n")
         sys.stdout.flush()
         console().print(
-            f"blindtune server on [bold]{url}[/bold]; token in {data_dir / 'token'} or the environment"
+            f"blindtune server on [bold]{url}[/bold]; token in {data_dir / 'token'} or the environment",
+            soft_wrap=True,
         )
 
     run(data_dir, host=host, port=port, token=None, cores=cores, ready=ready)

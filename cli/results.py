@@ -50,7 +50,7 @@ def evaluate(
     json_: Json = False,
 ) -> None:
     """Evaluate on the test split, beside the same steps in clear and the converged plaintext head."""
-    from blindtune.client.evaluate import evaluate_study, study_summary
+    from blindtune.client.evaluate import SHOWN, evaluate_study, study_summary
     from blindtune.client.study import StudyDirectory
     from blindtune.report import terminal_table, write_report
 
@@ -63,8 +63,10 @@ def evaluate(
         return
     from rich.console import Console
 
-    Console(highlight=False).print(terminal_table(results))
-    render.console().print(f"report: {html_path}")
+    # The others are in the report: five columns do not fit a terminal.
+    table = terminal_table({name: results[name] for name in SHOWN if name in results})
+    Console(highlight=False).print(table)
+    render.console().print(f"all heads, plots and intervals: {html_path}", soft_wrap=True)
 
 
 def predict(

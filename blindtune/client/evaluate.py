@@ -17,6 +17,9 @@ ENCRYPTED, UNCALIBRATED = "encrypted", "encrypted, uncalibrated"
 CLEAR = "same steps in clear"
 CONVERGED, BALANCED = "converged plaintext", "converged plaintext, balanced"
 
+SHOWN = (ENCRYPTED, CLEAR, CONVERGED)
+"""The heads to show where there is little room."""
+
 
 def evaluate_study(directory: StudyDirectory, *, resamples: int = 1000) -> dict[str, Result]:
     """Evaluate a decrypted study on its test split.

@@ -34,11 +34,12 @@ def terminal_table(results: Mapping[str, Result], *, reference: str | None = Non
         for figure, gap in zip(row.figures, row.differences, strict=True):
             cell = Text(_format.value(row.key, figure))
             if between := _format.interval(row.key, figure):
-                cell.append(f"  {between}", style="dim")
+                cell.append(f"\n{between}", style="dim")
             elif figure.value is None:
-                cell.append(f"  {figure.reason}", style="dim")
+                cell.append(f"\n{figure.reason}", style="dim")
             if gap is not None and gap.value is not None:
-                cell.append(f"\n{_format.change(row.key, gap)}", style="cyan")
+                # Broken before the interval, so that three heads fit 80 columns.
+                cell.append(f"\n{_format.change(row.key, gap).replace(' (', chr(10) + '(')}", style="cyan")
             cells.append(cell)
         label, better, _ = MEANINGS[row.key]
         table.add_row(Text(f"{label} {'↑' if better == 'higher' else '↓'}"), *cells)
