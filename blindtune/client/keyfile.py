@@ -84,7 +84,7 @@ def read_key(path: Path, passphrase: str | None = None) -> SecretKey:
         try:
             secret = _derive(passphrase, header["kdf"])
             data = AESGCM(secret).decrypt(bytes.fromhex(header["nonce"]), data, _associated(header))
-        except (InvalidTag, KeyError, ValueError, TypeError):
+        except (InvalidTag, KeyError, ValueError, TypeError, OverflowError):
             raise KeyFileError(
                 "wrong passphrase, or the key file was altered",
                 where=path.name,
@@ -95,9 +95,10 @@ def read_key(path: Path, passphrase: str | None = None) -> SecretKey:
         p = params.Parameters(
             int(m["ring_degree"]), tuple(map(int, m["primes"])), int(m["scale_bits"]), int(m["security"])
         )
-    except (KeyError, TypeError, ValueError):
+        key_id = str(header["key"])
+    except (KeyError, TypeError, ValueError, OverflowError):
         raise _damaged(path) from None
-    return SecretKey.from_bytes(params.check(p), str(header["key"]), data)
+    return SecretKey.from_bytes(params.check(p), key_id, data)
 
 
 def is_locked(path: Path) -> bool:
@@ -120,7 +121,7 @@ def _read(path: Path) -> tuple[dict[str, Any], bytes]:
         data = base64.b64decode(header.pop("data"), validate=True)
         ok = header["format"] == SECRET_MARK.decode() and header["version"] == 1
         ok = ok and isinstance(header["encrypted"], bool) and isinstance(header["parameters"], dict)
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise _damaged(path) from None
     if not ok:
         raise _damaged(path)

@@ -115,6 +115,9 @@ class SealEngine(CheckedEngine):
         self._evaluator = s.Evaluator(self._codec.context)
         self._encoder = s.CKKSEncoder(self._codec.context)
         self._relin = self._codec.read(s.RelinKeys(), relinearisation, "the relinearisation key")
+        # SEAL reads Galois keys as relinearisation keys too; 2 stands for the square of the secret.
+        if not self._relin.has_key(2):
+            raise EngineError("the relinearisation key is a key of another kind")
         self._galois: dict[int, Any] = {}
         wanted = [galois_element(r, parameters.ring_degree) for r in keys.rotations]
         for element in (*wanted, conjugation_element(parameters.ring_degree)):
