@@ -96,7 +96,7 @@ class Head:
             InputError: labels that do not fit the head.
         """
         y = np.asarray(self.targets(labels, outputs), np.float64)
-        if y.shape != (len(labels), outputs) or not np.isfinite(y).all():
+        if not len(labels) or y.shape != (len(labels), outputs) or not np.isfinite(y).all():
             raise InputError(f"targets of shape {y.shape} for {outputs} outputs, or not finite")
         s = np.ones_like(y)
         if self.balanced and self.kind != "regression":
@@ -174,13 +174,14 @@ def _indicator_targets(labels: NDArray[Any], outputs: int) -> Floats:
         if not np.isin(labels, (0, 1)).all():
             raise InputError("multi-label columns hold 0 and 1")
         return np.asarray(labels, np.float64) - 0.5
-    if labels.min() < 0 or labels.max() >= outputs:
+    if labels.ndim != 1 or not np.isin(labels, np.arange(outputs)).all():
         raise InputError(f"labels outside 0 … {outputs - 1}")
     return np.asarray(np.eye(outputs)[labels.astype(int)] - 0.5)
 
 
 def _real_targets(labels: NDArray[Any], outputs: int) -> Floats:
-    return np.asarray(labels, np.float64).reshape(len(labels), outputs)
+    values = np.asarray(labels, np.float64)
+    return values.reshape(-1, 1) if values.ndim == 1 else values
 
 
 def _signs(labels: NDArray[Any], outputs: int) -> Floats:

@@ -118,7 +118,7 @@ class LinearHead:
             return cls(
                 weight, bias, classes, str(meta["kind"]), dict(meta["backbone"]), dict(meta["provenance"])
             )
-        except (SafetensorError, ValueError, KeyError, TypeError, OSError):
+        except (SafetensorError, ValueError, KeyError, TypeError, OSError, RecursionError):
             raise ModelError(
                 "the head is damaged", where=directory.name, remedy="Decrypt it again."
             ) from None

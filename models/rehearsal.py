@@ -34,8 +34,9 @@ class Rehearsal:
     largest: tuple[float, ...]
 
     def inside(self, head: Head) -> bool:
-        """Whether every logit stayed on the interval; a head of degree 1 has no interval to leave."""
-        return head.degree == 1 or max(self.largest) <= head.interval
+        """Whether every logit stayed on the interval; degree 1 has none to leave, but may diverge."""
+        largest = max(self.largest)
+        return bool(np.isfinite(largest)) if head.degree == 1 else largest <= head.interval
 
 
 def rehearse(features: Floats, targets: Floats, weights: Floats, head: Head) -> Rehearsal:
@@ -65,7 +66,14 @@ def refuse_outside(rehearsal: Rehearsal, head: Head) -> None:
     """
     if rehearsal.inside(head):
         return
-    step = int(np.argmax(np.asarray(rehearsal.largest) > head.interval)) + 1
+    largest = np.asarray(rehearsal.largest)
+    if head.degree == 1:
+        step = int(np.argmax(np.isinf(largest))) + 1
+        raise PlanError(
+            f"the rehearsal diverges in step {step}",
+            remedy="Lower the learning rate, raise epsilon, or use fewer directions.",
+        )
+    step = int(np.argmax(largest > head.interval)) + 1
     raise PlanError(
         f"the rehearsal leaves the polynomial's interval in step {step}: the largest |logit| is "
         f"{rehearsal.largest[step - 1]:.1f}, the polynomial is fitted up to {head.interval:g}",
