@@ -83,6 +83,12 @@ def test_a_literal_gives_sound_parameters_or_is_refused(
     assert check(p) is p
 
 
+def test_one_bit_above_the_table_is_refused() -> None:
+    assert ParametersLiteral(16384, 11, special_bits=50).checked().security == 128
+    with pytest.raises(ParametersError, match=r"431\.0 bits .* at most 430 bits"):
+        ParametersLiteral(16384, 11, special_bits=51).checked()
+
+
 def test_drift_stays_small_and_does_not_build_up() -> None:
     p = ParametersLiteral(16384, 11).checked()
     drifts = [p.drift(level) for level in range(1, 12)]
