@@ -81,10 +81,14 @@ def texts() -> list[tuple[str, str]]:
     return [(str(page.relative_to(ROOT)), page.read_text()) for page in PAGES if page.is_file()]
 
 
-CALLS = [
-    pytest.param(c, id=f"{page}: {' '.join(c)}") for page, t in texts() for c in commands(t, "blindtune")
-]
-TARGETS = [pytest.param(c, id=f"{page}: {' '.join(c)}") for page, t in texts() for c in commands(t, "make")]
+def calls(program: str) -> list[Any]:
+    return [
+        pytest.param(call, id=f"{page}: {' '.join(call)}")
+        for page, text in texts()
+        for call in commands(text, program)
+    ]
+
+
 PYTHON = [
     pytest.param(body, id=f"{page}, block {i}")
     for page, t in texts()
