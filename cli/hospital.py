@@ -208,13 +208,17 @@ def submit(
     directory = StudyDirectory(study)
     settings = directory.settings()
     url = _url(directory, server)
+    directory.check_outbox(settings)
     bundles = [directory.keys_bundle, directory.data_bundle]
     total = sum(p.stat().st_size for b in bundles for p in (b / "parts").glob("*"))
     with _remote(url, token_file, plain_http) as remote, render.progress(json_) as shown:
         task = shown.add_task("uploading", total=total)
         remote.submit(bundles, lambda n: shown.advance(task, n))
         (directory.private / "server.json").write_text(json.dumps({"url": url}))
-        state = remote.start(settings.study) if start else remote.status(settings.study)
+        state = remote.status(settings.study)
+        # An earlier run may have been interrupted after the start: by now the study may be trained.
+        if start and state.state != "done":
+            state = remote.start(settings.study)
     _tell_status(state, json_)
 
 

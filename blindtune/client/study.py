@@ -24,12 +24,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from blindtune.client.encoding import Scaling
-from blindtune.errors import InputError
+from blindtune.errors import BundleError, InputError
 from blindtune.imaging import Embeddings
 from blindtune.models.whitening import Whitening
 
 Floats = NDArray[np.float64]
 MAX_SETTINGS_BYTES = 1 << 20
+AGAIN = "Restore the outbox, or encrypt the study again."
 
 
 @dataclass(frozen=True)
@@ -146,6 +147,23 @@ class StudyDirectory:
                 where=self.root.name,
                 remedy="Choose a directory that you may write to.",
             ) from error
+
+    def check_outbox(self, settings: Settings) -> None:
+        """Check that the bundles are whole and of this study, before anything is sent.
+
+        Raises:
+            BundleError: altered, truncated, of another study or under another key.
+        """
+        from blindtune.wire.bundle import Bundle
+
+        for path, kind in ((self.keys_bundle, "keys"), (self.data_bundle, "data")):
+            bundle = Bundle(path, insecure=settings.security == "insecure")
+            m = bundle.manifest
+            if m.key != settings.key:
+                raise BundleError("it is under another key than the study's", where=path.name, remedy=AGAIN)
+            if (m.kind, m.study, m.member) != (kind, settings.study, settings.member):
+                raise BundleError("it belongs to another study", where=path.name, remedy=AGAIN)
+            bundle.verify()
 
     def discard(self, *, own_key: bool) -> None:
         """After a failure: an unfinished study keeps its features and nothing else.
