@@ -84,9 +84,15 @@ def test_forked_workers_give_the_same_bytes_encrypted(tiny_key: SecretKey, draw_
     layout, program = Layout(512, 4, (8,), 4, 1, 1), Program(2, 3, (0, 0), (1.0, 1.0))
     study = draw_study(layout, program, (100, 16, 3), 6)
     engine = tiny_key.engine(layout.keys())
-    encrypted = study.encrypted(lambda v: engine.load(tiny_key.encrypt(v)))
-    alone = serial(study, engine, encrypted, 2)
-    with ForkExecutor(Trainer(engine, layout, dict(encrypted[0]), encrypted[1]), 2) as executor:
+    data, residuals = study.encrypted(tiny_key.encrypt)
+
+    def loaded() -> Any:
+        # Loaded anew for each run: a trainer may lower its dataset in place.
+        fresh = {key: engine.load(blob) for key, blob in data.items()}
+        return fresh, {key: [engine.load(blob) for blob in blobs] for key, blobs in residuals.items()}
+
+    alone = serial(study, engine, loaded(), 2)
+    with ForkExecutor(Trainer(engine, layout, *loaded()), 2) as executor:
         assert train(executor, layout, program, 11) == alone
 
 
