@@ -20,6 +20,9 @@ from blindtune.params import Parameters
 COMPRESSED = 1.2
 """Seeded SEAL blobs take this many times the modulus bits: zstd packs 30-bit residues in 64-bit words."""
 
+LOADED = 1.25
+"""Loading keys leaves this much of them in the process: SEAL's memory pool keeps what decompression used."""
+
 PROCESS_BYTES = 90 << 20
 """A Python process with SEAL loaded, before any ciphertext."""
 
@@ -87,14 +90,17 @@ def key_memory(layout: Layout, p: Parameters) -> int:
 
 
 def memory_bytes(layout: Layout, program: Program, p: Parameters, workers: int) -> int:
-    """Predicted peak of the server's job: keys and fresh data once, lowered data and sums a worker."""
+    """Predicted peak of the server's job over all its processes.
+
+    Keys and fresh ciphertexts are loaded once and shared. A worker that lowers the dataset in place
+    gets copies of the pages that it touches, one level below the fresh ones.
+    """
     fresh = ciphertext_bytes(p)
     data = layout.data_ciphertexts * fresh
-    # A worker's lowered copies stand one level below the fresh ones, which stay mapped in the parent.
     lowered = data * p.levels // (p.levels + 1) if program.steps > 1 else 0
-    rotated = (max(layout.giants) * layout.row_blocks + len(layout.widths) * layout.baby * 2) * fresh
-    once = key_memory(layout, p) + data + residual_ciphertexts(layout, program) * fresh
-    return int(once + workers * (rotated + PROCESS_BYTES) + min(workers, 2) * lowered + PROCESS_BYTES)
+    working = max(layout.giants) * layout.row_blocks + 2 * layout.baby * len(layout.widths)
+    once = LOADED * key_memory(layout, p) + data + residual_ciphertexts(layout, program) * fresh
+    return int(once + PROCESS_BYTES + workers * (lowered + working * fresh + PROCESS_BYTES))
 
 
 def count(layout: Layout, program: Program, p: Parameters) -> dict[tuple[str, int], int]:

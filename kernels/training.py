@@ -7,7 +7,7 @@ The same code runs encrypted, in clear slots, and on the counting engine that th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
@@ -16,7 +16,7 @@ from blindtune.he.engine import Ciphertext, Engine
 from blindtune.kernels import products
 from blindtune.kernels.layout import Layout
 from blindtune.kernels.polynomial import DEPTH, odd_polynomial
-from blindtune.kernels.schedule import slices
+from blindtune.kernels.schedule import backward_cuts, forward_cuts, segments
 
 Handle = TypeVar("Handle")
 Key = tuple[int, int, int]
@@ -86,7 +86,8 @@ class Trainer:
     """Carries out tasks on an engine over one study's ciphertexts.
 
     Args:
-        data: ``(row block, column block, giant, baby)`` to dataset ciphertexts.
+        data: ``(row block, column block, giant, baby)`` to dataset ciphertexts; training lowers them in
+            place, so a trainer trains once.
         residuals: ``(set, weight block, row block)`` to the target and the polynomial's coefficients.
     """
 
@@ -112,9 +113,9 @@ class Trainer:
 
     def _diagonal(self, row_block: int, level: int) -> products.Diagonal:
         def get(j: int, g: int, b: int) -> Ciphertext:
-            # Levels only fall: the lowered copy replaces the original, which frees memory.
+            # Levels only fall, so the dataset is lowered in place.
             key = (row_block, j, g, b)
-            self._data[key] = self.engine.at_level(self._data[key], level)
+            self._data[key] = self.engine.lower(self._data[key], level)
             return self._data[key]
 
         return get
@@ -161,16 +162,6 @@ class Trainer:
         return [self.engine.add(self.engine.at_level(old, new.level), new)]
 
 
-def segments(lengths: Sequence[int], start: int, stop: int) -> Iterator[tuple[int, int, int]]:
-    """The parts ``(index, first, last)`` of consecutive runs of pieces that ``start … stop`` covers."""
-    offset = 0
-    for index, length in enumerate(lengths):
-        first, last = max(start - offset, 0), min(stop - offset, length)
-        if first < last:
-            yield index, first, last
-        offset += length
-
-
 def train(
     executor: Executor[Handle],
     layout: Layout,
@@ -194,11 +185,9 @@ def train(
     weights: list[list[Handle]] = []
     heads, blocks, columns = layout.weight_blocks, layout.row_blocks, len(layout.widths)
     depth = 2 + DEPTH[program.degree]
-    forward_cuts = slices([1.0] * (blocks * max(layout.giants)), layout, heads, executor.workers)
-    costs = [1 + 0.1 * blocks * g for g in layout.giants for _ in range(layout.baby)]
-    backward_cuts = slices(costs, layout, heads, executor.workers)
-    per_step = heads * (len(forward_cuts) + blocks + len(backward_cuts) + columns)
-    total, done = program.steps * per_step - heads * len(forward_cuts), 0
+    ahead, back = forward_cuts(layout, executor.workers), backward_cuts(layout, executor.workers)
+    per_step = heads * (len(ahead) + blocks + len(back) + columns)
+    total, done = program.steps * per_step - heads * len(ahead), 0
 
     def phase(step: int, name: str, level: int, tasks: list[tuple[Task, list[Handle]]]) -> list[list[Handle]]:
         def one_done() -> None:
@@ -212,7 +201,7 @@ def train(
         level = levels - max(0, 1 + (step - 1) * depth) if step else levels
         parts: dict[tuple[int, int], list[Handle]] = {}
         if step:
-            wanted = [(k, cut) for k in range(heads) for cut in forward_cuts]
+            wanted = [(k, cut) for k in range(heads) for cut in ahead]
             results = phase(step, "forward", level, [(Task("forward", cut), weights[k]) for k, cut in wanted])
             for (k, cut), handles in zip(wanted, results, strict=True):
                 found = segments([max(layout.giants)] * blocks, *cut)
@@ -226,7 +215,7 @@ def train(
             [(Task("residual", (program.sets[step], *pair)), parts.get(pair, [])) for pair in pairs],
         )
         by_head = [[residuals[k * blocks + i][0] for i in range(blocks)] for k in range(heads)]
-        wanted = [(k, cut) for k in range(heads) for cut in backward_cuts]
+        wanted = [(k, cut) for k in range(heads) for cut in back]
         low = level - depth + 1 if step else level
         results = phase(step, "backward", low, [(Task("backward", cut), by_head[k]) for k, cut in wanted])
         sums: dict[tuple[int, int], list[Handle]] = {}

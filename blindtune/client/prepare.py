@@ -75,7 +75,7 @@ def prepare(
     x, held_x = (data.features[rows].astype(np.float64) for rows in (train, held))
     labels, held_labels = data.labels[train], data.labels[held]
     _refuse_missing_class(held_labels, data.classes)
-    options: dict[str, Any] = {"directions": directions or default_directions(x.shape[1], len(train))}
+    options: dict[str, Any] = {"directions": directions or default_directions(x.shape[1])}
     if epsilons:
         options["epsilons"] = epsilons
     if rates or head.name == "ridge":
@@ -91,11 +91,11 @@ def outputs_of(classes: Sequence[str]) -> int:
     return 1 if len(classes) == 2 else len(classes)
 
 
-def default_directions(features: int, rows: int) -> list[int]:
-    """Directions worth trying: with the bias they fill column blocks; few rows support few directions."""
-    most = min(features, MOST_DIRECTIONS + 1, max(16, rows // 4))
+def default_directions(features: int) -> list[int]:
+    """Directions worth trying: with the bias they fill column blocks."""
+    most = min(features, MOST_DIRECTIONS + 1)
     sizes = [n for n in (16, 32, 64, 96, 128, 192, 256, 384, 512, 768) if n <= most]
-    return [n - 1 for n in sizes[-3:]] or [min(features, most)]
+    return [n - 1 for n in sizes[-4:]] or [min(features, most)]
 
 
 def _refuse_missing_class(labels: NDArray[Any], classes: tuple[str, ...]) -> None:

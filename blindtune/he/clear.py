@@ -75,6 +75,9 @@ class ClearEngine(CheckedEngine):
     def _at_level(self, a: Slots, level: int) -> Slots:
         return a
 
+    def _lower(self, a: Slots, level: int) -> Slots:
+        return a
+
 
 class CountingEngine(CheckedEngine):
     """Does nothing but count: the planner runs a study's training on it for exact operation counts."""
@@ -101,6 +104,7 @@ class CountingEngine(CheckedEngine):
     def _rotate(self, a: Any, steps: int) -> Any: ...
     def _conjugate(self, a: Any) -> Any: ...
     def _at_level(self, a: Any, level: int) -> Any: ...
+    def _lower(self, a: Any, level: int) -> Any: ...
 
 
 def _books(data: bytes, levels: int) -> tuple[int, bool, int]:

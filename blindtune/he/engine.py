@@ -104,6 +104,9 @@ class Engine(Protocol):
     def at_level(self, a: Ciphertext, level: int) -> Ciphertext:
         """The same values at a lower level."""
 
+    def lower(self, a: Ciphertext, level: int) -> Ciphertext:
+        """:meth:`at_level` in the memory of ``a``, which must not be used again."""
+
     def dump(self, a: Ciphertext) -> bytes:
         """Serialise, for another process or the wire."""
 
@@ -186,12 +189,17 @@ class CheckedEngine(ABC):
         return self._as(a, self._timed("rotate", a.level, self._conjugate, a.raw))
 
     def at_level(self, a: Ciphertext, level: int) -> Ciphertext:
+        return self._switched(a, level, self._at_level)
+
+    def lower(self, a: Ciphertext, level: int) -> Ciphertext:
+        return self._switched(a, level, self._lower)
+
+    def _switched(self, a: Ciphertext, level: int, switch: Callable[[Any, int], Any]) -> Ciphertext:
         if level == a.level:
             return a
         if not 0 <= level < a.level or a.product:
             raise EngineError(f"level {a.level} cannot become level {level}")
-        raw = self._timed("switch", a.level, self._at_level, a.raw, level)
-        return Ciphertext(raw, level, size=a.size)
+        return Ciphertext(self._timed("switch", a.level, switch, a.raw, level), level, size=a.size)
 
     def _as(self, a: Ciphertext, raw: Any) -> Ciphertext:
         return Ciphertext(raw, a.level, a.product, a.size)
@@ -225,6 +233,8 @@ class CheckedEngine(ABC):
     def _conjugate(self, a: Any) -> Any: ...
     @abstractmethod
     def _at_level(self, a: Any, level: int) -> Any: ...
+    @abstractmethod
+    def _lower(self, a: Any, level: int) -> Any: ...
 
 
 def _same(a: Ciphertext, b: Ciphertext) -> None:

@@ -193,6 +193,11 @@ class SealEngine(CheckedEngine):
         self._evaluator.mod_switch_to(a, self._codec.parms_ids[level], out)
         return out
 
+    def _lower(self, a: Any, level: int) -> Any:
+        # In place SEAL keeps the buffer, so lowering the dataset again and again takes no more memory.
+        self._evaluator.mod_switch_to_inplace(a, self._codec.parms_ids[level])
+        return a
+
 
 def _parms_ids(made: Any) -> dict[int, list[int]]:
     """SEAL's identifier of each level."""
