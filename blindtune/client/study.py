@@ -174,10 +174,10 @@ class StudyDirectory:
         if self.complete:
             return
         shutil.rmtree(self.root / "outbox", ignore_errors=True)
-        saved = ("whitening.safetensors", "embeddings.npz")
-        for name in (*saved, "secret.key") if own_key else saved:
+        saved = [self.private / "whitening.safetensors", self.private / "embeddings.npz"]
+        for path in (*saved, *self.private.glob("*.partial"), *([self.key_file] if own_key else [])):
             with suppress(OSError):
-                (self.private / name).unlink()
+                path.unlink()
         for path in (self.private / "features", self.private):
             # Only what is empty goes.
             with suppress(OSError):

@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -318,7 +318,7 @@ class Relay:
                 threading.Thread(target=self._pass, args=(way, source, sink), daemon=True).start()
 
     def _pass(self, way: str, source: socket.socket, sink: socket.socket) -> None:
-        try:
+        with suppress(OSError):
             while data := source.recv(1 << 16):
                 with self._lock:
                     self._passed[way] += len(data)
@@ -326,13 +326,9 @@ class Relay:
                         self._acted = True
                         self._act()
                 sink.sendall(data)
-        except OSError:
-            pass
         for end_ in (source, sink):
-            try:
+            with suppress(OSError):
                 end_.shutdown(socket.SHUT_RDWR)
-            except OSError:
-                pass
             end_.close()
 
 
