@@ -94,7 +94,7 @@ class ParametersLiteral:
     ring_degree: int
     levels: int
     scale_bits: int = 30
-    first_bits: int = 50
+    first_bits: int = 42
     special_bits: int = 50
     security: int = 128
 
@@ -160,8 +160,12 @@ def check(parameters: Parameters) -> Parameters:
 
 
 def most_levels(ring_degree: int, scale_bits: int, edge_bits: int, security: int) -> int:
-    """Levels that the table leaves at a ring degree, with two edge primes of ``edge_bits``."""
-    return min((SECURITY_TABLE[security].get(ring_degree, 0) - 2 * edge_bits) // scale_bits, MAX_PRIMES - 2)
+    """Levels that the table leaves beside first and special prime of ``edge_bits`` together.
+
+    One bit is kept back: the primes nearest to a power of two may lie above it.
+    """
+    left = SECURITY_TABLE[security].get(ring_degree, 0) - edge_bits - 1
+    return min(max(left, 0) // scale_bits, MAX_PRIMES - 2)
 
 
 @lru_cache(maxsize=4096)
@@ -204,25 +208,13 @@ def _primes_below(bits: int, ring_degree: int) -> Iterator[int]:
 
 
 def _primes_around(bits: int, ring_degree: int, count: int, taken: set[int]) -> list[int]:
-    """Primes nearest to 2^bits, kept so that their product stays at or below 2^(bits * count)."""
+    """The primes nearest to 2^bits, nearest first: nominal scales then drift least."""
     step, centre = 2 * ring_degree, 2**bits + 1
-    below = _primes_below(bits, ring_degree)
     chosen: list[int] = []
-    above = centre
-    surplus = 0.0
-    while len(chosen) < count:
-        # The product must not pass the nominal one: a chain that fills the table exactly has to fit.
-        if surplus < 0:
-            candidate = above
-            while not is_prime(candidate) or candidate in taken:
-                candidate += step
-            excess = math.log2(candidate) - bits
-            if surplus + excess <= 0:
-                above = candidate + step
-                surplus += excess
-                chosen.append(candidate)
-                continue
-        candidate = next(q for q in below if q not in taken)
-        surplus += math.log2(candidate) - bits
-        chosen.append(candidate)
-    return chosen
+    for distance in range(1, 2**bits // (4 * step)):
+        for q in (centre + distance * step, centre - distance * step):
+            if q not in taken and is_prime(q):
+                chosen.append(q)
+        if len(chosen) >= count:
+            return chosen[:count]
+    raise ParametersError(f"too few primes of {bits} bits", remedy="Choose larger primes or a smaller ring.")

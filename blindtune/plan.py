@@ -15,10 +15,15 @@ from blindtune.kernels.training import Program
 from blindtune.models.heads import Head
 from blindtune.params import INSECURE, SECURITY_TABLE, Parameters, ParametersLiteral, most_levels
 
-EDGE_BITS = 50
-"""First and key-switching prime: they stay below 2^50, as fast kernels want them."""
+SPECIAL_BITS = 50
+"""The key-switching prime stays below 2^50, as fast kernels want it."""
 
-SCALES = range(40, 27, -1)
+HEADROOM_BITS = 12
+"""First prime over the scale: weights stay below 2^11. More would cost precision, for the noise of a key
+switch is that of its largest digit over the special prime: at 50 bits against 50 it was 100 times that of
+42 against 50."""
+
+SCALES = range(SPECIAL_BITS - HEADROOM_BITS, 27, -1)
 """Scale bits to try, most precise first; below 28 the noise begins to show (design, section 4)."""
 
 MAX_BABY = 32
@@ -166,9 +171,9 @@ def smallest_parameters(levels: int, security: int) -> Parameters:
         raise ParametersError(f"no security level {security}", remedy="Choose 128, 192 or 256.")
     for ring_degree in sorted(SECURITY_TABLE[security]):
         for scale in SCALES:
-            if most_levels(ring_degree, scale, EDGE_BITS, security) >= levels:
-                literal = ParametersLiteral(ring_degree, levels, scale, EDGE_BITS, EDGE_BITS, security)
-                return literal.checked()
+            first = scale + HEADROOM_BITS
+            if most_levels(ring_degree, scale, first + SPECIAL_BITS, security) >= levels:
+                return ParametersLiteral(ring_degree, levels, scale, first, SPECIAL_BITS, security).checked()
     raise PlanError(
         f"no ring holds {levels} levels at {security}-bit security",
         remedy="Use fewer steps or a lower degree.",

@@ -162,20 +162,21 @@ def encrypt(
     with _nothing_half_made(directory, own_key=secret is None):
         data, origin = _load(scans, labels, backbone, weights, directory, json_)
         made = _head(head, outputs_of(data.classes), steps, degree)
-        if not json_:
-            render.console().print(f"rehearsing {len(data.indices('train'))} training rows in clear …")
-        prepared = prepare(
-            data,
-            head=made,
-            directions=None if directions is None else [directions],
-            epsilons=None if epsilon is None else [epsilon],
-            rates=None if rate is None else [rate],
-            owner=member,
-            security=security,
-            memory_limit=int(memory * 2**30),
-            cores=cores,
-            parameters=secret.parameters if secret else None,
-        )
+        with render.progress(json_) as shown:
+            task = shown.add_task("rehearsal in clear", total=None)
+            prepared = prepare(
+                data,
+                head=made,
+                on_fold=lambda done, total: shown.update(task, completed=done, total=total),
+                directions=None if directions is None else [directions],
+                epsilons=None if epsilon is None else [epsilon],
+                rates=None if rate is None else [rate],
+                owner=member,
+                security=security,
+                memory_limit=int(memory * 2**30),
+                cores=cores,
+                parameters=secret.parameters if secret else None,
+            )
         settings = _encrypt(prepared, directory, secret, locked, member, origin, json_)
     sent = sum(p.stat().st_size for p in (out / "outbox").rglob("*") if p.is_file())
     told = {

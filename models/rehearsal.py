@@ -6,7 +6,7 @@ interval, where training would diverge without anyone seeing it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import product
 from typing import Any
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from blindtune.errors import PlanError
 from blindtune.models.heads import Head
-from blindtune.models.whitening import Whitening
+from blindtune.models.whitening import Spectrum, Whitening
 
 Floats = NDArray[np.float64]
 
@@ -83,10 +83,10 @@ def refuse_outside(rehearsal: Rehearsal, head: Head) -> None:
 
 @dataclass(frozen=True)
 class Choice:
-    """A configuration that :func:`tune` chose.
+    """A configuration that :func:`tune` chose, rehearsed on the training rows.
 
     Attributes:
-        loss: validation loss, log loss (or squared error for regression), balanced as the head is.
+        loss: held-out loss: log loss (or squared error for regression), balanced as the head is.
     """
 
     whitening: Whitening
@@ -96,49 +96,61 @@ class Choice:
 
 
 def tune(
-    train: tuple[Floats, NDArray[Any]],
-    validation: tuple[Floats, NDArray[Any]],
+    features: Floats,
+    labels: NDArray[Any],
+    train: NDArray[np.intp],
+    folds: Sequence[tuple[NDArray[np.intp], NDArray[np.intp]]],
     head: Head,
     outputs: int,
     owner: str,
     *,
     directions: Sequence[int],
-    epsilons: Sequence[float] = (0.003, 0.01, 0.03, 0.1, 0.3),
-    rates: Sequence[float] = (2.0, 3.0, 4.0, 6.0),
+    epsilons: Sequence[float],
+    rates: Sequence[float],
+    on_done: Callable[[int, int], None] = lambda _done, _total: None,
 ) -> Choice:
-    """Choose directions, epsilon and learning rate in clear, on the validation split.
+    """Choose directions, epsilon and learning rate in clear, by held-out loss.
 
     Args:
-        train: raw features (n, d) and labels.
-        validation: the same.
+        features, labels: all rows: raw (n, d) and (n,) or (n, K).
+        train: the rows that will be encrypted; the choice is rehearsed on them.
+        folds: pairs of rows to fit on and rows to judge on.
         directions, epsilons, rates: what to try; the order breaks ties.
+        on_done: called with folds done and in all.
 
     Raises:
         PlanError: no configuration keeps its logits on the interval.
     """
-    x, labels = train
-    targets, weights = head.encode(labels, outputs)
-    held_targets, held_weights = head.encode(validation[1], outputs)
-    total, second = x.sum(axis=0), x.T @ x
-    best: Choice | None = None
-    last: tuple[Rehearsal, Head] | None = None
-    for k, epsilon in product(directions, epsilons):
-        whitening = Whitening.from_moments(len(x), total, second, k, epsilon, owner)
-        white, held = whitening.apply(x), whitening.apply(validation[0])
-        for rate in rates:
-            candidate = head.with_rate(rate)
-            done = rehearse(white, targets, weights, candidate)
-            if not done.inside(candidate):
-                last = (done, candidate)
-                continue
-            loss = _loss(held @ done.weights, held_targets, held_weights, candidate)
-            if best is None or loss < best.loss - 1e-9:
-                best = Choice(whitening, candidate, done, loss)
-    if best is None:
-        assert last is not None
-        refuse_outside(*last)
-        raise PlanError("no configuration to try")
-    return best
+    grid = list(product(directions, epsilons, rates))
+    losses = dict.fromkeys(grid, 0.0)
+    for done, (fit, held) in enumerate(folds):
+        spectrum = Spectrum.of_rows(features[fit])
+        targets, weights = head.encode(labels[fit], outputs)
+        judged = head.encode(labels[held], outputs)
+        for k, epsilon in product(directions, epsilons):
+            whitening = spectrum.whitening(k, epsilon, owner)
+            inside, outside = whitening.apply(features[fit]), whitening.apply(features[held])
+            for rate in rates:
+                candidate = head.with_rate(rate)
+                weights_found = rehearse(inside, targets, weights, candidate)
+                stayed = weights_found.inside(candidate)
+                loss = _loss(outside @ weights_found.weights, *judged, candidate) if stayed else np.inf
+                losses[k, epsilon, rate] += loss * len(held)
+        on_done(done + 1, len(folds))
+    spectrum = Spectrum.of_rows(features[train])
+    targets, weights = head.encode(labels[train], outputs)
+    # A choice must also stay on the interval on the rows that are encrypted; else the next best.
+    for k, epsilon, rate in sorted(grid, key=losses.__getitem__):
+        whitening, candidate = spectrum.whitening(k, epsilon, owner), head.with_rate(rate)
+        found = rehearse(whitening.apply(features[train]), targets, weights, candidate)
+        loss = losses[k, epsilon, rate] / sum(len(held) for _, held in folds)
+        if found.inside(candidate) and np.isfinite(loss):
+            return Choice(whitening, candidate, found, float(loss))
+    refuse_outside(found, candidate)
+    raise PlanError(
+        "every configuration leaves the polynomial's interval on some fold",
+        remedy="Lower the learning rate, raise epsilon, or use fewer directions.",
+    )
 
 
 def _loss(logits: Floats, targets: Floats, weights: Floats, head: Head) -> float:

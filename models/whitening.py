@@ -54,19 +54,7 @@ class Whitening:
         Raises:
             InputError: more directions than features, or constant features.
         """
-        if not 1 <= directions <= len(total):
-            raise InputError(f"{directions} directions of {len(total)} features")
-        mean = total / rows
-        values, vectors = np.linalg.eigh(second / rows - np.outer(mean, mean))
-        values, vectors = values[::-1][:directions], vectors[:, ::-1][:, :directions]
-        values = np.maximum(values, 0.0)
-        shrunk = values + epsilon * values.mean()
-        if shrunk.min() <= 0:
-            raise InputError(
-                f"the features span fewer than {directions} directions",
-                remedy="Use fewer directions or a positive epsilon.",
-            )
-        return cls(mean, vectors / np.sqrt(shrunk), epsilon, owner)
+        return Spectrum.of(rows, total, second).whitening(directions, epsilon, owner)
 
     @property
     def columns(self) -> int:
@@ -82,3 +70,47 @@ class Whitening:
         """Weights on whitened features (k + 1, K) to a linear layer on raw ones: (K, d) and (K,)."""
         raw = self.transform @ weights[:-1]
         return raw.T, weights[-1] - self.mean @ raw
+
+
+@dataclass(frozen=True)
+class Spectrum:
+    """The eigendecomposition of a training covariance, from which many whitenings can be made.
+
+    Attributes:
+        mean: (d,).
+        values: variances, largest first (d,).
+        vectors: their directions, as columns (d, d).
+    """
+
+    mean: Floats
+    values: Floats
+    vectors: Floats
+
+    @classmethod
+    def of(cls, rows: int, total: Floats, second: Floats) -> Spectrum:
+        """From ``n``, ``Σx`` and ``Σxxᵀ``."""
+        mean = total / rows
+        values, vectors = np.linalg.eigh(second / rows - np.outer(mean, mean))
+        return cls(mean, np.maximum(values[::-1], 0.0), vectors[:, ::-1])
+
+    @classmethod
+    def of_rows(cls, features: Floats) -> Spectrum:
+        """From training features (n, d)."""
+        return cls.of(len(features), features.sum(axis=0), features.T @ features)
+
+    def whitening(self, directions: int, epsilon: float, owner: str) -> Whitening:
+        """A whitening on the leading directions.
+
+        Raises:
+            InputError: more directions than features, or than the features span.
+        """
+        if not 1 <= directions <= len(self.mean):
+            raise InputError(f"{directions} directions of {len(self.mean)} features")
+        values = self.values[:directions]
+        shrunk = values + epsilon * values.mean()
+        if shrunk.min() <= 0:
+            raise InputError(
+                f"the features span fewer than {directions} directions",
+                remedy="Use fewer directions or a positive epsilon.",
+            )
+        return Whitening(self.mean, self.vectors[:, :directions] / np.sqrt(shrunk), epsilon, owner)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +19,11 @@ from blindtune.plan import Plan, plan
 Floats = NDArray[np.float64]
 MOST_DIRECTIONS = 767
 FEWEST_ROWS = 10
+EPSILONS = (0.01, 0.03, 0.1, 0.3, 1.0)
+RATES = (3.0, 6.0)
+FOLDS = 5
+ENOUGH_ROWS = 10_000
+"""Above this, the validation split alone is large enough to choose by."""
 
 
 @dataclass(frozen=True)
@@ -50,13 +55,15 @@ def prepare(
     epsilons: Sequence[float] | None = None,
     rates: Sequence[float] | None = None,
     owner: str = "hospital",
+    on_fold: Callable[[int, int], None] = lambda _done, _total: None,
     **planning: Any,
 ) -> Prepared:
-    """Choose and rehearse on the training and validation splits, then plan.
+    """Choose by cross-validation on the training and validation splits, rehearse, then plan.
 
     Args:
         head: without one, logistic for two classes, one-vs-rest for more.
         directions, epsilons, rates: what to try; sensible grids without them.
+        on_fold: called with folds done and in all.
         planning: further arguments of :func:`blindtune.plan.plan`.
 
     Raises:
@@ -72,18 +79,43 @@ def prepare(
     outputs = outputs_of(data.classes)
     if head is None:
         head = head_for("logistic", outputs)
-    x, held_x = (data.features[rows].astype(np.float64) for rows in (train, held))
-    labels, held_labels = data.labels[train], data.labels[held]
-    _refuse_missing_class(held_labels, data.classes)
-    options: dict[str, Any] = {"directions": directions or default_directions(x.shape[1])}
-    if epsilons:
-        options["epsilons"] = epsilons
-    if rates or head.name == "ridge":
-        options["rates"] = rates or (0.9,)
-    choice = tune((x, labels), (held_x, held_labels), head, outputs, owner, **options)
+    _refuse_missing_class(data.labels[held], data.classes)
+    x = data.features.astype(np.float64)
+    choice = tune(
+        x,
+        data.labels,
+        train,
+        folds_of(data),
+        head,
+        outputs,
+        owner,
+        directions=directions or default_directions(x.shape[1]),
+        epsilons=epsilons or EPSILONS,
+        rates=rates or (head.learning_rates[:1] if head.degree == 1 else RATES),
+        on_done=on_fold,
+    )
     planned = plan(len(train), choice.whitening.columns, outputs, choice.head, **planning)
-    accuracy, converged = _compare(choice, (x, labels), (held_x, held_labels))
+    accuracy, converged = _compare(choice, (x[train], data.labels[train]), (x[held], data.labels[held]))
     return Prepared(data, choice, planned, outputs, accuracy, converged)
+
+
+def folds_of(data: Embeddings) -> list[tuple[NDArray[np.intp], NDArray[np.intp]]]:
+    """Rows to fit on and to judge on: folds by patient over train and val, the test split untouched.
+
+    A validation split alone is too small to choose by on a few hundred scans; on many it suffices.
+    """
+    train, held = data.indices("train"), data.indices("val")
+    pool = np.concatenate([train, held])
+    if len(pool) > ENOUGH_ROWS:
+        return [(train, held)]
+    _, patient = np.unique(np.array(data.patients)[pool], return_inverse=True)
+    order = np.random.default_rng(0).permutation(int(patient.max()) + 1)
+    fold = order[patient] % FOLDS
+    found = [(pool[fold != f], pool[fold == f]) for f in range(FOLDS)]
+    classes = len(data.classes)
+    if any(len(np.unique(data.labels[rows])) < classes for pair in found for rows in pair):
+        return [(train, held)]
+    return found
 
 
 def outputs_of(classes: Sequence[str]) -> int:
@@ -94,8 +126,8 @@ def outputs_of(classes: Sequence[str]) -> int:
 def default_directions(features: int) -> list[int]:
     """Directions worth trying: with the bias they fill column blocks."""
     most = min(features, MOST_DIRECTIONS + 1)
-    sizes = [n for n in (16, 32, 64, 96, 128, 192, 256, 384, 512, 768) if n <= most]
-    return [n - 1 for n in sizes[-4:]] or [min(features, most)]
+    sizes = [n for n in (16, 32, 64, 128, 192, 256, 384, 512, 768) if n <= most]
+    return [n - 1 for n in sizes[-3:]] or [min(features, most)]
 
 
 def _refuse_missing_class(labels: NDArray[Any], classes: tuple[str, ...]) -> None:
