@@ -225,7 +225,7 @@ class TestServe:
 
 
 def test_ignored_where_the_shell_says_so(start, wait_for, interrupt, embeddings, tmp_path):
-    code = "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN); from blindtune.cli.main import run; run()"
+    code = "import signal as s; s.signal(s.SIGINT, s.SIG_IGN); from blindtune.cli.main import run; run()"
     process = start(
         *("encrypt", embeddings, "--out", tmp_path / "study", "--steps", 1),
         program=(sys.executable, "-c", code),
