@@ -26,8 +26,8 @@ from blindtune.kernels.executor import ForkExecutor
 from blindtune.kernels.training import Progress, Trainer, train
 from blindtune.server.states import JobProgress
 from blindtune.server.store import Store
-from blindtune.wire.bundle import Bundle, write_bundle
-from blindtune.wire.study import check_study, load_engine, load_trainer
+from blindtune.wire.bundle import Bundle
+from blindtune.wire.study import check_study, load_engine, load_trainer, write_head
 
 PAUSE = 0.25
 """Seconds between two records of progress."""
@@ -113,9 +113,7 @@ class Job:
         loaded = time.perf_counter()
         weights, ledger, steps = self._train(keys, trainer)
         trained = time.perf_counter()
-        flat = [handle for block in weights for handle in block]
-        manifest = keys.manifest.model_copy(update={"kind": "head", "parts": []})
-        write_bundle(store.head(study), manifest, [("weights", flat)])
+        write_head(store.head(study), keys.manifest, weights)
         timing = {
             "cores": self._cores,
             "seconds_verifying": verified - start,

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 from blindtune.errors import BundleError, EngineError
 from blindtune.he.engine import Ciphertext, Engine
 from blindtune.he.seal import SealEngine, conjugation_element, galois_element
+from blindtune.kernels.executor import ForkExecutor
 from blindtune.kernels.layout import Layout
-from blindtune.kernels.training import Trainer
-from blindtune.wire.bundle import Bundle
+from blindtune.kernels.training import Trainer, train
+from blindtune.wire.bundle import Bundle, write_bundle
+from blindtune.wire.manifest import Manifest
 
 
 def check_study(keys: Bundle, data: Sequence[Bundle]) -> Layout:
@@ -80,6 +83,40 @@ def load_trainer(
                     on_part(bundle.open_part(name).stat().st_size)
         first_block += own.row_blocks
     return Trainer(engine, layout, data, residuals)
+
+
+def train_here(
+    keys: Path, data: Sequence[Path], target: Path, *, cores: int = 1, insecure: bool = False
+) -> None:
+    """Train bundles in this process, as a server would, and write the encrypted head's bundle.
+
+    For trying a head out before it is submitted; needs no secret key.
+
+    Args:
+        keys, data: bundle directories.
+        target: the head's bundle, made.
+        cores: worker processes.
+
+    Raises:
+        BundleError: bundles that are altered or do not belong together.
+    """
+    key_bundle = Bundle(keys, insecure=insecure)
+    bundles = [Bundle(path, insecure=insecure) for path in data]
+    for bundle in (key_bundle, *bundles):
+        bundle.verify()
+    layout = check_study(key_bundle, bundles)
+    manifest = key_bundle.manifest
+    trainer = load_trainer(load_engine(key_bundle), layout, bundles)
+    with ForkExecutor(trainer, cores) as executor:
+        weights = train(executor, layout, manifest.checked_program, manifest.checked_parameters.levels)
+    write_head(target, manifest, weights)
+
+
+def write_head(target: Path, keys: Manifest, weights: Sequence[Sequence[bytes]]) -> None:
+    """Write trained weights, by weight block and column block, as a head bundle."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    manifest = keys.model_copy(update={"kind": "head", "parts": []})
+    write_bundle(target, manifest, [("weights", [handle for block in weights for handle in block])])
 
 
 def _fresh(engine: Engine, bundle: Bundle, name: str) -> list[Ciphertext]:
