@@ -30,11 +30,11 @@ class ClearEngine(CheckedEngine):
         """The slot values (slots,)."""
         return np.asarray(a.raw, np.complex128)
 
-    def dump(self, a: Ciphertext) -> bytes:
+    def _dump(self, a: Ciphertext) -> bytes:
         head = json.dumps([a.level, a.product, a.size]).encode()
         return len(head).to_bytes(4, "little") + head + self.decrypt(a).tobytes()
 
-    def load(self, data: bytes) -> Ciphertext:
+    def _load(self, data: bytes) -> Ciphertext:
         n = int.from_bytes(data[:4], "little")
         try:
             level, product, size = _books(data[4 : 4 + n], self.parameters.levels)
@@ -86,10 +86,10 @@ class CountingEngine(CheckedEngine):
         """A placeholder at the top level."""
         return Ciphertext(None, self.parameters.levels)
 
-    def dump(self, a: Ciphertext) -> bytes:
+    def _dump(self, a: Ciphertext) -> bytes:
         return json.dumps([a.level, a.product, a.size]).encode()
 
-    def load(self, data: bytes) -> Ciphertext:
+    def _load(self, data: bytes) -> Ciphertext:
         try:
             return Ciphertext(None, *_books(data, self.parameters.levels))
         except ValueError as error:

@@ -201,20 +201,32 @@ class CheckedEngine(ABC):
             raise EngineError(f"level {a.level} cannot become level {level}")
         return Ciphertext(self._timed("switch", a.level, switch, a.raw, level), level, size=a.size)
 
+    def dump(self, a: Ciphertext) -> bytes:
+        return self._timed("dump", a.level, self._dump, a)
+
+    def load(self, data: bytes) -> Ciphertext:
+        start = time.perf_counter()
+        found = self._load(data)
+        self._record("load", found.level, start, 1)
+        return found
+
     def _as(self, a: Ciphertext, raw: Any) -> Ciphertext:
         return Ciphertext(raw, a.level, a.product, a.size)
 
     def _timed(self, name: str, level: int, f: Callable[..., T], *args: Any, count: int = 1) -> T:
         start = time.perf_counter()
         result = f(*args)
-        self.ledger.seconds[name, level] += time.perf_counter() - start
-        self.ledger.counts[name, level] += count
+        self._record(name, level, start, count)
         return result
 
+    def _record(self, name: str, level: int, start: float, count: int) -> None:
+        self.ledger.seconds[name, level] += time.perf_counter() - start
+        self.ledger.counts[name, level] += count
+
     @abstractmethod
-    def dump(self, a: Ciphertext) -> bytes: ...
+    def _dump(self, a: Ciphertext) -> bytes: ...
     @abstractmethod
-    def load(self, data: bytes) -> Ciphertext: ...
+    def _load(self, data: bytes) -> Ciphertext: ...
     @abstractmethod
     def _add(self, a: Any, b: Any) -> Any: ...
     @abstractmethod

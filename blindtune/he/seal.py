@@ -128,10 +128,10 @@ class SealEngine(CheckedEngine):
                 raise EngineError(f"a Galois key does not hold element {element}")
             self._galois[element] = key
 
-    def dump(self, a: Ciphertext) -> bytes:
+    def _dump(self, a: Ciphertext) -> bytes:
         return memfile.to_bytes(a.raw.save)
 
-    def load(self, data: bytes) -> Ciphertext:
+    def _load(self, data: bytes) -> Ciphertext:
         return self._codec.ciphertext(data)
 
     def _add(self, a: Any, b: Any) -> Any:

@@ -275,7 +275,8 @@ def test_the_counting_engine_keeps_the_same_books(tiny: Parameters) -> None:
     c = e.rescale(e.relinearise(e.multiply_accumulate([a, a], [a, a])))
     assert (c.level, c.product, c.size) == (TOP - 1, False, 2)
     assert e.load(e.dump(c)) == c
-    assert e.ledger.counts == {("multiply", 11): 2, ("relinearise", 11): 1, ("rescale", 11): 1}
+    done = {("multiply", 11): 2, ("relinearise", 11): 1, ("rescale", 11): 1, ("dump", 10): 1, ("load", 10): 1}
+    assert e.ledger.counts == done
     with pytest.raises(EngineError, match="differ"):
         e.add(a, c)
     for damaged in (b"", b"[1]", b"{}", b"\xff"):
