@@ -1,0 +1,105 @@
+"""A small study under insecure parameters, trained here as a server would."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from blindtune.client.encrypt import encrypt_study
+from blindtune.client.keyfile import read_key, write_key
+from blindtune.client.prepare import prepare
+from blindtune.client.study import StudyDirectory
+from blindtune.he.secret import SecretKey
+from blindtune.imaging import Embeddings
+from blindtune.kernels.executor import SerialExecutor
+from blindtune.kernels.training import train
+from blindtune.models.heads import Head, head_for
+from blindtune.plan import insecure_test_parameters
+from blindtune.wire.bundle import Bundle, write_bundle
+from blindtune.wire.study import check_study, load_engine, load_trainer
+
+LEVELS = 5
+"""For two steps of degree 3."""
+
+
+def draw(rows: int = 100, classes: int = 3, seed: int = 0) -> Embeddings:
+    """Classes that overlap a little, in six features; patients have two rows each."""
+    rng = np.random.default_rng(seed)
+    labels = np.arange(rows) // 2 % classes
+    features = rng.normal(size=(rows, 6)) + 1.5 * rng.normal(size=(classes, 6))[labels]
+    splits = np.array(["train", "train", "train", "val", "test"])[np.arange(rows) // 2 // classes % 5]
+    patients = tuple(f"patient {i // 2}" for i in range(rows))
+    names = tuple(f"class {k}" for k in range(classes))
+    return Embeddings(features.astype(np.float32), labels, names, patients, splits)
+
+
+@pytest.fixture(scope="session")
+def draw_embeddings() -> Callable[..., Embeddings]:
+    """:func:`draw`."""
+    return draw
+
+
+def run_training(keys: Path, data: Sequence[Path], head: Path, **changed: Any) -> None:
+    """What the server does; ``changed`` fields of the program are its own idea."""
+    from dataclasses import replace
+
+    opened = [Bundle(path, insecure=True) for path in (keys, *data)]
+    layout = check_study(opened[0], opened[1:])
+    engine = load_engine(opened[0])
+    manifest = opened[0].manifest
+    program = replace(manifest.checked_program, **changed)
+    trainer = load_trainer(engine, layout, opened[1:])
+    weights = train(SerialExecutor(trainer), layout, program, engine.parameters.levels)
+    flat = [engine.dump(handle) for block in weights for handle in block]
+    write_bundle(head, manifest.model_copy(update={"kind": "head", "parts": []}), [("weights", flat)])
+
+
+@pytest.fixture(scope="session")
+def train_bundles() -> Callable[..., None]:
+    """:func:`run_training`."""
+    return run_training
+
+
+def encrypt_small(directory: StudyDirectory, head: Head | None = None, **given: Any) -> SecretKey:
+    """Encrypt a study of three classes with a key of its own."""
+    key = SecretKey.generate(insecure_test_parameters(LEVELS))
+    head = head or head_for("logistic", 3, learning_rates=(4.0, 4.0), degree=3)
+    prepared = prepare(
+        *(given.pop("data", draw()),),
+        **{"head": head, "directions": [5], "parameters": key.parameters, "cores": 1, **given},
+    )
+    directory.create()
+    write_key(directory.key_file, key)
+    encrypt_study(prepared, key, directory)
+    return key
+
+
+@pytest.fixture(scope="session")
+def _trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    directory = StudyDirectory(tmp_path_factory.mktemp("studies") / "study")
+    encrypt_small(directory)
+    run_training(directory.keys_bundle, [directory.data_bundle], directory.encrypted_head)
+    return directory.root
+
+
+@pytest.fixture
+def directory(_trained: Path, tmp_path: Path) -> StudyDirectory:
+    """A study whose encrypted head came back."""
+    return StudyDirectory(Path(shutil.copytree(_trained, tmp_path / "study")))
+
+
+@pytest.fixture
+def key(directory: StudyDirectory) -> SecretKey:
+    """Its key."""
+    return read_key(directory.key_file)
+
+
+@pytest.fixture
+def encrypt_to() -> Callable[..., SecretKey]:
+    """:func:`encrypt_small`."""
+    return encrypt_small

@@ -1,0 +1,124 @@
+"""Encoded studies, trained on clear slots, against the same steps in plain numpy."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from blindtune.client.encoding import Scaling, decode, encode
+from blindtune.errors import InputError
+from blindtune.he.clear import ClearEngine
+from blindtune.kernels.executor import SerialExecutor
+from blindtune.kernels.layout import Layout
+from blindtune.kernels.training import Trainer, train
+from blindtune.models.heads import logistic, one_vs_rest, ridge
+from blindtune.models.rehearsal import rehearse
+from blindtune.params import ParametersLiteral
+
+ROWS, COLUMNS = 300, 11
+
+
+def study(head, outputs, seed=0):
+    """Whitened features with a bias, targets and weights."""
+    rng = np.random.default_rng(seed)
+    x = np.hstack([rng.normal(size=(ROWS, COLUMNS - 1)), np.ones((ROWS, 1))])
+    plane = x @ rng.normal(size=(COLUMNS, outputs)) + rng.normal(size=(ROWS, outputs))
+    labels = {
+        "binary": (plane[:, 0] > 0.3).astype(int),
+        "multiclass": plane.argmax(axis=1),
+        "multilabel": (plane > 0.5).astype(int),
+        "regression": plane,
+    }[head.kind]
+    return x, *head.encode(labels, outputs)
+
+
+def trained(head, outputs, layout, x, y, s):
+    """The head (columns, K) from encoded slots on the clear engine."""
+    scaling = Scaling(head.interval, head.learning_rates[0], ROWS)
+    program = head.program
+    # Primes this long drift below 1e-6.
+    parameters = ParametersLiteral(1024, program.levels, 50, 58, 58, security=0).checked()
+    engine = ClearEngine(parameters, layout.keys())
+    data, residuals = {}, {}
+    for name, vectors in encode(x, y, s, head, layout, scaling):
+        kind, *numbers = name.split("-")
+        places = tuple(map(int, numbers))
+        if kind == "data":
+            for n, vector in enumerate(vectors):
+                data[(*places, n // layout.baby, n % layout.baby)] = engine.encrypt(vector)
+        else:
+            residuals[places] = [engine.encrypt(v) for v in vectors]
+            largest = max(np.abs(v).max() for v in vectors)
+            assert largest < 60
+    trainer = Trainer(engine, layout, data, residuals)
+    weights = train(SerialExecutor(trainer), layout, program, parameters.levels)
+    slots = [engine.decrypt(c) for block in weights for c in block]
+    return decode(slots, layout, scaling, COLUMNS, outputs)
+
+
+SINGLE = Layout(512, 1, (4, 2), 2, 1, 1)
+LANES = Layout(512, 4, (4, 2), 2, 3, 1)
+BLOCKS = Layout(512, 2, (8,), 4, 2, 2)
+
+
+@pytest.mark.parametrize(
+    ("head", "outputs", "layout"),
+    [
+        (logistic(), 1, SINGLE),
+        (logistic(learning_rates=(4.0, 2.0, 4.0, 1.0), degree=3), 1, SINGLE),
+        (logistic(learning_rates=(3.0, 3.0), decay=0.05, degree=5), 1, SINGLE),
+        (logistic(balanced=False), 1, SINGLE),
+        (one_vs_rest(degree=3), 3, LANES),
+        (one_vs_rest(learning_rates=(4.0, 3.0), decay=0.1), 3, BLOCKS),
+        (one_vs_rest("multilabel", learning_rates=(5.0, 2.5)), 4, LANES),
+        (ridge(), 2, LANES),
+        (ridge("binary", learning_rates=(0.9, 0.5, 0.9)), 1, SINGLE),
+        (ridge("multiclass", decay=0.2), 3, BLOCKS),
+    ],
+    ids=str,
+)
+def test_training_is_the_same_as_in_clear(head, outputs, layout):
+    x, y, s = study(head, outputs)
+    wanted = rehearse(x, y, s, head)
+    assert wanted.inside(head)
+    found = trained(head, outputs, layout, x, y, s)
+    np.testing.assert_allclose(found, wanted.weights, atol=2e-5 * np.abs(wanted.weights).max())
+
+
+def test_parts_are_the_ones_that_the_manifest_expects():
+    head = logistic(learning_rates=(4.0, 2.0), degree=3)
+    x, y, s = study(head, 1)
+    layout = Layout(512, 2, (4, 2), 2, 2, 1)
+    names = [name for name, _ in encode(x, y, s, head, layout, Scaling(12, 4.0, ROWS))]
+    assert names == [
+        *("data-0-0", "data-0-1", "data-1-0", "data-1-1"),
+        *("residual-0-0-0", "residual-0-0-1", "residual-1-0-0", "residual-1-0-1"),
+    ]
+
+
+class TestRefused:
+    head = logistic()
+
+    def parts(self, x, y, s, layout=SINGLE):
+        return list(encode(x, y, s, self.head, layout, Scaling(12, 4.0, ROWS)))
+
+    def test_unequal_rows(self):
+        x, y, s = study(self.head, 1)
+        with pytest.raises(InputError, match="differ in rows"):
+            self.parts(x[:-1], y, s)
+        with pytest.raises(InputError, match="differ in rows"):
+            self.parts(x, y, s[:-1])
+
+    def test_too_large_for_the_layout(self):
+        x, y, s = study(self.head, 1)
+        with pytest.raises(InputError, match="300 rows and 1 outputs do not fit"):
+            self.parts(x, y, s, Layout(512, 2, (4, 2), 2, 1, 1))
+        with pytest.raises(InputError, match="300 rows and 2 outputs do not fit"):
+            self.parts(x, np.hstack([y, y]), np.hstack([s, s]))
+
+    @pytest.mark.parametrize("which", [0, 1, 2])
+    def test_not_finite(self, which):
+        matrices = list(study(self.head, 1))
+        matrices[which][5, 0] = np.nan
+        with pytest.raises(InputError, match="not finite"):
+            self.parts(*matrices)
