@@ -183,6 +183,7 @@ def encrypt(
         "study": settings.study,
         "classes": ", ".join(settings.classes),
         "training_rows": len(data.indices("train")),
+        "outputs": settings.outputs,
         **_rehearsal(prepared),
         "security": settings.security,
         "ring_degree": prepared.plan.parameters.ring_degree,
@@ -343,13 +344,20 @@ def _encrypt(
             "keys": shown.add_task("evaluation keys", total=cost.key_bytes),
             "data": shown.add_task("encryption", total=cost.upload_bytes),
         }
+
+        def on_bytes(what: str, size: int) -> None:
+            if not shown.tasks[tasks[what]].completed:
+                # Its clock starts now, not with the keys before it.
+                shown.reset(tasks[what])
+            shown.advance(tasks[what], size)
+
         made = encrypt_study(
             prepared,
             secret,
             directory,
             member=member,
             backbone=origin,
-            on_bytes=lambda what, n: shown.advance(tasks[what], n),
+            on_bytes=on_bytes,
         )
         for task in tasks.values():
             shown.update(task, completed=shown.tasks[task].total)

@@ -29,7 +29,7 @@ def progress(quiet: bool = False, *columns: Any) -> Iterator[Progress]:
 
     terminal = console()
     shown = Progress(
-        TextColumn("{task.description:<22}"),
+        TextColumn("{task.description:<27}"),
         BarColumn(),
         TextColumn("{task.percentage:>4.0f} %"),
         *columns,
