@@ -201,7 +201,9 @@ def train(
         level = levels - max(0, 1 + (step - 1) * depth) if step else levels
         parts: dict[tuple[int, int], list[Handle]] = {}
         if step:
-            wanted = [(k, cut) for k in range(heads) for cut in ahead]
+            # Last slice first: the worker that has the late giant steps, which wide column blocks alone
+            # have, gets those blocks in the backward phase too and so touches less of the dataset.
+            wanted = [(k, cut) for k in range(heads) for cut in reversed(ahead)]
             results = phase(step, "forward", level, [(Task("forward", cut), weights[k]) for k, cut in wanted])
             for (k, cut), handles in zip(wanted, results, strict=True):
                 found = segments([max(layout.giants)] * blocks, *cut)
