@@ -73,9 +73,9 @@ def seconds(operation: str, level: int, ring_degree: int) -> float:
 
 
 def residual_ciphertexts(layout: Layout, program: Program) -> int:
-    """Ciphertexts of targets and coefficients."""
-    terms = 1 + (program.degree + 1) // 2
-    return (max(program.sets) + 1) * layout.weight_blocks * layout.row_blocks * terms
+    """Ciphertexts of targets, rotated ones included, and of coefficients."""
+    terms = (max(program.sets) + 1) * (1 + (program.degree + 1) // 2) + max(layout.giants)
+    return layout.weight_blocks * layout.row_blocks * terms
 
 
 def ciphertext_bytes(p: Parameters) -> int:
@@ -121,7 +121,8 @@ def count(layout: Layout, program: Program, p: Parameters) -> dict[tuple[str, in
         for k in range(layout.weight_blocks)
         for i in range(layout.row_blocks)
     }
-    train(SerialExecutor(Trainer(engine, layout, data, residuals)), layout, program, p.levels)
+    targets = {(k, i): [fresh] * max(layout.giants) for _, k, i in residuals}
+    train(SerialExecutor(Trainer(engine, layout, data, residuals, targets)), layout, program, p.levels)
     return dict(engine.ledger.counts)
 
 
@@ -151,8 +152,9 @@ def estimate(layout: Layout, program: Program, p: Parameters) -> float:
     for step in range(program.steps):
         level = p.levels - 1 - (step - 1) * (2 + depth)
         low = p.levels if step == 0 else level - 1 - depth
-        switches = {low: blocks * (giants - 1) + columns * (2 * layout.baby - 1), low - 1: sums}
+        switches = {low: columns * (2 * layout.baby - 1), low - 1: sums}
         if step:
+            switches[low] += blocks * (giants - 1)
             switches[level] = columns * (layout.baby - 1) + blocks * (2 * giants - 1)
             switches[level - 1] = blocks * 7
         total += heads * sum(n * seconds("rotate", x, p.ring_degree) for x, n in switches.items())

@@ -44,6 +44,8 @@ class Program:
             raise PlanError(f"{self.steps} steps of degree {self.degree}", remedy="Use degree 1, 3, 5 or 7.")
         if len(self.sets) != self.steps or len(self.retain) != self.steps or min(self.sets) < 0:
             raise PlanError("a program needs one coefficient set and one retain factor a step")
+        if self.sets[0] != 0:
+            raise PlanError("the first step uses coefficient set 0")
 
     @property
     def levels(self) -> int:
@@ -89,6 +91,8 @@ class Trainer:
         data: ``(row block, column block, giant, baby)`` to dataset ciphertexts; training lowers them in
             place, so a trainer trains once.
         residuals: ``(set, weight block, row block)`` to the target and the polynomial's coefficients.
+        targets: ``(weight block, row block)`` to the first step's residual, rotated for every giant step
+            by whoever encrypted it; without it the trainer rotates, at the level where that is dearest.
     """
 
     def __init__(
@@ -97,9 +101,10 @@ class Trainer:
         layout: Layout,
         data: dict[tuple[int, int, int, int], Ciphertext],
         residuals: Mapping[Key, Sequence[Ciphertext]],
+        targets: Mapping[tuple[int, int], Sequence[Ciphertext]] | None = None,
     ) -> None:
         self.engine, self.layout = engine, layout
-        self._data, self._residuals = data, residuals
+        self._data, self._residuals, self._targets = data, residuals, targets or {}
 
     def run(self, task: Task, inputs: Sequence[Ciphertext]) -> list[Ciphertext]:
         """Carry out one task."""
@@ -133,8 +138,6 @@ class Trainer:
 
     def _residual(self, numbers: Sequence[float], parts: Sequence[Ciphertext]) -> list[Ciphertext]:
         target, *coefficients = self._residuals[int(numbers[0]), int(numbers[1]), int(numbers[2])]
-        if not parts:
-            return [target]
         u = products.logits(self.engine, parts)
         value = odd_polynomial(self.engine, u, coefficients)
         return [self.engine.subtract(self.engine.at_level(target, value.level), value)]
@@ -142,11 +145,15 @@ class Trainer:
     def _backward(self, numbers: Sequence[float], residuals: Sequence[Ciphertext]) -> list[Ciphertext]:
         layout = self.layout
         wanted = list(segments([layout.baby] * len(layout.widths), int(numbers[0]), int(numbers[1])))
-        giants = max(layout.giants[j] for j, _, _ in wanted)
-        blocks = [
-            (self._diagonal(i, r.level), products.giant_steps(self.engine, layout, r, giants))
-            for i, r in enumerate(residuals)
-        ]
+        count = max(layout.giants[j] for j, _, _ in wanted)
+        head = int(numbers[2])
+        blocks = []
+        for i in range(layout.row_blocks):
+            giants = self._targets.get((head, i), ()) if not residuals else ()
+            if not giants:
+                first = residuals[i] if residuals else self._residuals[0, head, i][0]
+                giants = products.giant_steps(self.engine, layout, first, count)
+            blocks.append((self._diagonal(i, giants[0].level), giants))
         return [products.backward(self.engine, layout, j, blocks, first, last) for j, first, last in wanted]
 
     def _update(self, numbers: Sequence[float], inputs: Sequence[Ciphertext]) -> list[Ciphertext]:
@@ -187,7 +194,7 @@ def train(
     depth = 2 + DEPTH[program.degree]
     ahead, back = forward_cuts(layout, executor.workers), backward_cuts(layout, executor.workers)
     per_step = heads * (len(ahead) + blocks + len(back) + columns)
-    total, done = program.steps * per_step - heads * len(ahead), 0
+    total, done = program.steps * per_step - heads * (len(ahead) + blocks), 0
 
     def phase(step: int, name: str, level: int, tasks: list[tuple[Task, list[Handle]]]) -> list[list[Handle]]:
         def one_done() -> None:
@@ -198,28 +205,27 @@ def train(
         return executor.run(tasks, one_done)
 
     for step in range(program.steps):
-        level = levels - max(0, 1 + (step - 1) * depth) if step else levels
-        parts: dict[tuple[int, int], list[Handle]] = {}
+        level = levels if step == 0 else levels - 1 - (step - 1) * depth
+        low = level if step == 0 else level - depth + 1
+        by_head: list[list[Handle]] = [[] for _ in range(heads)]
         if step:
             # Last slice first: the worker that has the late giant steps, which wide column blocks alone
             # have, gets those blocks in the backward phase too and so touches less of the dataset.
             wanted = [(k, cut) for k in range(heads) for cut in reversed(ahead)]
             results = phase(step, "forward", level, [(Task("forward", cut), weights[k]) for k, cut in wanted])
+            parts: dict[tuple[int, int], list[Handle]] = {}
             for (k, cut), handles in zip(wanted, results, strict=True):
                 found = segments([max(layout.giants)] * blocks, *cut)
                 for (block, _, _), handle in zip(found, handles, strict=True):
                     parts.setdefault((k, block), []).append(handle)
-        pairs = [(k, block) for k in range(heads) for block in range(blocks)]
-        residuals = phase(
-            step,
-            "residual",
-            level - 1 if step else level,
-            [(Task("residual", (program.sets[step], *pair)), parts.get(pair, [])) for pair in pairs],
-        )
-        by_head = [[residuals[k * blocks + i][0] for i in range(blocks)] for k in range(heads)]
+            pairs = [(k, block) for k in range(heads) for block in range(blocks)]
+            tasks = [(Task("residual", (program.sets[step], *pair)), parts[pair]) for pair in pairs]
+            residuals = phase(step, "residual", level - 1, tasks)
+            by_head = [[residuals[k * blocks + i][0] for i in range(blocks)] for k in range(heads)]
         wanted = [(k, cut) for k in range(heads) for cut in back]
-        low = level - depth + 1 if step else level
-        results = phase(step, "backward", low, [(Task("backward", cut), by_head[k]) for k, cut in wanted])
+        results = phase(
+            step, "backward", low, [(Task("backward", (*cut, k)), by_head[k]) for k, cut in wanted]
+        )
         sums: dict[tuple[int, int], list[Handle]] = {}
         for (k, cut), handles in zip(wanted, results, strict=True):
             for (j, _, _), handle in zip(segments([layout.baby] * columns, *cut), handles, strict=True):

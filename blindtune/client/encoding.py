@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from blindtune.errors import InputError
 from blindtune.kernels.layout import Layout
-from blindtune.kernels.packing import Slots, pack_block, pack_lanes, unpack_weights
+from blindtune.kernels.packing import Slots, pack_block, pack_lanes, rotate_target, unpack_weights
 from blindtune.models.heads import Head
 
 Floats = NDArray[np.float64]
@@ -75,6 +75,12 @@ def encode(
             parts.setdefault(j, []).append(slots)
         for j, vectors in parts.items():
             yield f"data-{i}-{j}", vectors
+    for k in range(layout.weight_blocks):
+        lanes = slice(k * layout.lanes, (k + 1) * layout.lanes)
+        for i in range(layout.row_blocks):
+            rows = slice(i * layout.rows, (i + 1) * layout.rows)
+            first = pack_lanes(weights[rows, lanes] * targets[rows, lanes], layout)
+            yield f"target-{k}-{i}", list(rotate_target(first, layout))
     powers = scaling.interval ** np.arange(1, head.degree + 1, 2)
     terms = [targets, *(np.full_like(targets, c) for c in head.coefficients * powers)]
     for s, rate in enumerate(head.rates):

@@ -212,12 +212,15 @@ def expected_parts(manifest: Manifest) -> dict[str, tuple[int, int]]:
     if manifest.kind == "head":
         return {"weights": (layout.weight_blocks * len(layout.widths), ciphertext)}
     parts = {}
-    count = layout.row_blocks * (len(layout.widths) + (max(program.sets) + 1) * layout.weight_blocks)
+    count = layout.row_blocks * (len(layout.widths) + (max(program.sets) + 2) * layout.weight_blocks)
     if count > 100_000:
         raise BundleError(f"{count} parts", remedy="Split the study.")
     for i in range(layout.row_blocks):
         for j, width in enumerate(layout.widths):
             parts[f"data-{i}-{j}"] = (width, ciphertext)
+    for k in range(layout.weight_blocks):
+        for i in range(layout.row_blocks):
+            parts[f"target-{k}-{i}"] = (max(layout.giants), ciphertext)
     terms = 1 + (program.degree + 1) // 2
     for s in range(max(program.sets) + 1):
         for k in range(layout.weight_blocks):

@@ -67,6 +67,7 @@ def load_trainer(
     """
     data: dict[tuple[int, int, int, int], Ciphertext] = {}
     residuals: dict[tuple[int, int, int], list[Ciphertext]] = {}
+    targets: dict[tuple[int, int], list[Ciphertext]] = {}
     first_block = 0
     for bundle in bundles:
         own, program = bundle.manifest.checked_layout, bundle.manifest.checked_program
@@ -76,13 +77,16 @@ def load_trainer(
                 for k, c in enumerate(_fresh(engine, bundle, name)):
                     data[first_block + i, j, k // own.baby, k % own.baby] = c
                 on_part(bundle.open_part(name).stat().st_size)
-            for s in range(max(program.sets) + 1):
-                for k in range(own.weight_blocks):
+            for k in range(own.weight_blocks):
+                name = f"target-{k}-{i}"
+                targets[k, first_block + i] = _fresh(engine, bundle, name)
+                on_part(bundle.open_part(name).stat().st_size)
+                for s in range(max(program.sets) + 1):
                     name = f"residual-{s}-{k}-{i}"
                     residuals[s, k, first_block + i] = _fresh(engine, bundle, name)
                     on_part(bundle.open_part(name).stat().st_size)
         first_block += own.row_blocks
-    return Trainer(engine, layout, data, residuals)
+    return Trainer(engine, layout, data, residuals, targets)
 
 
 def train_here(
