@@ -7,7 +7,7 @@ import secrets
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Annotated
 
@@ -30,17 +30,54 @@ def demo(
     Without --data the scans are synthetic: drawn by a program, no patient ever existed. The figures
     then show that encrypted training equals training in clear, not how well pneumonia is found.
     """
+    features = out / "hospital" / "study" / "private" / "features"
+    with _kept_only(features, out):
+        _demo(data, labels, backbone, weights, out)
+
+
+@contextmanager
+def _kept_only(features: Path, out: Path) -> Iterator[None]:
+    """Begin with an empty directory; after a failure keep computed features, to go on from."""
+    from blindtune.errors import InputError
+
+    existed = out.exists()
+    if existed and (not out.is_dir() or any(p.is_file() and p.parent != features for p in out.rglob("*"))):
+        raise InputError(
+            "the directory is not empty", where=str(out), remedy="Remove it or choose another --out."
+        )
+    try:
+        yield
+    except BaseException:
+        # Everything here was made by this run: children before their parents.
+        for path in sorted(out.rglob("*"), reverse=True):
+            if path.parent != features:
+                with suppress(OSError):
+                    path.rmdir() if path.is_dir() else path.unlink()
+        if not existed:
+            with suppress(OSError):
+                out.rmdir()
+        raise
+
+
+def _demo(data: Path | None, labels: Path | None, backbone: str, weights: Path | None, out: Path) -> None:
     from blindtune.errors import InputError
     from blindtune.imaging.synthetic import write_synthetic_cohort
 
     site, cloud = out / "hospital", out / "cloud"
-    if out.exists() and any(out.iterdir()):
+    try:
+        site.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
         raise InputError(
-            "the directory is not empty", where=str(out), remedy="Remove it or choose another --out."
-        )
-    site.mkdir(parents=True)
+            f"the directory cannot be made ({error.strerror})",
+            where=str(out),
+            remedy="Choose a directory that you may write to.",
+        ) from error
     study = site / "study"
-    say = render.console().print
+    console = render.console()
+
+    def say(text: str) -> None:
+        console.print(text, soft_wrap=True)
+
     if data is None:
         say("[bold]1. Scans[/bold]  drawing [bold]synthetic[/bold] chest DICOM files (no real patients)")
         data = site / "scans"

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import sys
 import time
+from dataclasses import replace
 from importlib import import_module
 
 import pytest
@@ -108,6 +110,30 @@ class TestEncrypt:
         assert list(tmp_path.iterdir()) == []
 
 
+class TestDemo:
+    def test_keeps_features_only(self, blindtune, press, scans, tmp_path, monkeypatch):
+        monkeypatch.setattr(
+            "blindtune.imaging.synthetic.write_synthetic_cohort", lambda d: shutil.copytree(scans, d)
+        )
+        out = tmp_path / "demo"
+        press("blindtune.imaging:load_cohort")
+        blindtune("demo", "--out", out).stopped()
+        assert not out.exists()
+        for place, call in (
+            ("blindtune.models.features:_embed", 2),
+            ("blindtune.client.remote:Remote.submit", 1),
+        ):
+            press(place, call)
+            ran = blindtune("demo", "--out", out)
+            # By then encrypt has printed its table.
+            replace(ran, out="").stopped()
+            files = [p for p in out.rglob("*") if p.is_file()]
+            assert files
+            assert {p.parent.relative_to(out).as_posix() for p in files} == {
+                "hospital/study/private/features",
+            }
+
+
 class TestImports:
     @pytest.mark.parametrize("module", ["typer", "rich", "numpy.linalg", "blindtune.cli.hospital", "tenseal"])
     def test_during_an_import(self, start, wait_for, embeddings, tmp_path, module):
@@ -196,8 +222,6 @@ class TestFetch:
         look = Remote.status
 
         def running(self, study):
-            from dataclasses import replace
-
             return replace(look(self, study), state="running")
 
         monkeypatch.setattr(Remote, "status", running)
