@@ -140,7 +140,7 @@ def encrypt(
     rate: Annotated[float | None, typer.Option(help="Learning rate; chosen on validation.", min=1e-6)] = None,
     security: Security = 128,
     member: Annotated[
-        str, typer.Option(help="This hospital's name in the study; a-z, 0-9, hyphens.")
+        str, typer.Option(help="Name in the study, seen by the server; a-z, 0-9, hyphens.")
     ] = "hospital",
     memory: Memory = 16.0,
     cores: Cores = 2,

@@ -20,6 +20,8 @@ from blindtune.errors import InputError
 Floats = NDArray[np.float64]
 Mode = Literal["none", "scale", "vector", "matrix"]
 FOLDS = 5
+PRIOR = 1.0
+"""Precision of a Gaussian prior around no calibration: without it scales grow without end on few rows."""
 
 
 @dataclass(frozen=True)
@@ -78,49 +80,50 @@ def calibrate(logits: Floats, labels: NDArray[Any], kind: str) -> Calibration:
 
 def _per_output(logits: Floats, labels: NDArray[Any]) -> Calibration:
     """Platt scaling of each logit: a scale and a threshold."""
-    from sklearn.linear_model import LogisticRegression
+    from scipy.optimize import minimize
 
     scale, bias = np.ones(logits.shape[1]), np.zeros(logits.shape[1])
     for k in range(logits.shape[1]):
-        if len(np.unique(labels[:, k])) == 2:
-            fitted = LogisticRegression(C=100.0)
-            fitted.fit(logits[:, k : k + 1], labels[:, k])
-            if fitted.coef_[0, 0] > 0:
-                scale[k], bias[k] = fitted.coef_[0, 0], fitted.intercept_[0]
+        sign = np.where(labels[:, k] > 0, 1.0, -1.0)
+        x = np.column_stack([logits[:, k], np.ones(len(sign))])
+
+        def objective(theta: Floats, x: Floats = x, sign: Floats = sign) -> tuple[float, Floats]:
+            margin = sign * (x @ theta)
+            wrong = -sign * 0.5 * (1 - np.tanh(margin / 2))
+            away = theta - (1.0, 0.0)
+            loss = np.logaddexp(0.0, -margin).sum() + PRIOR / 2 * (away**2).sum()
+            return float(loss), x.T @ wrong + PRIOR * away
+
+        found = minimize(objective, np.array([1.0, 0.0]), jac=True, method="L-BFGS-B").x
+        if len(np.unique(sign)) == 2 and found[0] > 0:
+            scale[k], bias[k] = found
     return Calibration("scale", np.diag(scale), bias)
 
 
 def _fit(mode: Mode, logits: Floats, labels: NDArray[Any]) -> Calibration:
     from scipy.optimize import minimize
 
-    n, outputs = logits.shape
+    outputs = logits.shape[1]
     if mode == "none":
         return identity(outputs)
-    truth = np.eye(outputs)[labels]
-    spread = logits.std() or 1.0
-    x = logits / spread
-    diagonal = mode == "vector"
+    truth, neutral = np.eye(outputs)[labels], np.eye(outputs)
 
     def unpack(theta: Floats) -> tuple[Floats, Floats]:
-        matrix = np.diag(theta[:outputs]) if diagonal else theta[:-outputs].reshape(outputs, outputs)
-        return matrix, theta[-outputs:]
+        free = theta[:-outputs]
+        return (np.diag(free) if mode == "vector" else free.reshape(outputs, outputs)), theta[-outputs:]
 
     def objective(theta: Floats) -> tuple[float, Floats]:
         matrix, bias = unpack(theta)
-        z = x @ matrix + bias
-        p, log_p = _softmax(z)
-        off = matrix - np.diag(np.diag(matrix))
-        penalty = 1e-2 * (off**2).sum() + 1e-3 * (bias**2).sum()
-        error = (p - truth) / n
-        d_matrix = x.T @ error + 2e-2 * off
-        d_bias = error.sum(axis=0) + 2e-3 * bias
-        d = np.diag(d_matrix) if diagonal else d_matrix.ravel()
-        return float(-log_p[truth > 0].mean() + penalty), np.concatenate([d, d_bias])
+        p, log_p = _softmax(logits @ matrix + bias)
+        away = matrix - neutral
+        loss = -log_p[truth > 0].sum() + PRIOR / 2 * ((away**2).sum() + (bias**2).sum())
+        d_matrix = logits.T @ (p - truth) + PRIOR * away
+        d = np.diag(d_matrix) if mode == "vector" else d_matrix.ravel()
+        return float(loss), np.concatenate([d, (p - truth).sum(axis=0) + PRIOR * bias])
 
-    start = np.ones(outputs) if diagonal else np.eye(outputs).ravel()
+    start = np.ones(outputs) if mode == "vector" else neutral.ravel()
     found = minimize(objective, np.concatenate([start, np.zeros(outputs)]), jac=True, method="L-BFGS-B")
-    matrix, bias = unpack(found.x)
-    return Calibration(mode, matrix / spread, bias)
+    return Calibration(mode, *unpack(found.x))
 
 
 def _cross_validated(mode: Mode, logits: Floats, labels: NDArray[Any]) -> float:

@@ -1,9 +1,9 @@
 """Classifier heads as data: target encoding, residual polynomial, step schedule, sample weights.
 
 A head is trained by ``w ← retain·w + lr/n · Xᵀ S (Y - p(Xw))`` on whitened features, where ``p`` is an
-odd polynomial that stands in for the activation on ``|z| ≤ interval``. Everything but degree and
-number of steps is encrypted into coefficients, so a provider never learns it and never runs a tenant's
-code. :func:`logistic`, :func:`one_vs_rest` and :func:`ridge` are built in; a custom head is a
+odd polynomial that stands in for the activation on ``|z| ≤ interval``. Everything but degree,
+number of steps and decay is encrypted into coefficients, so a provider never learns it and never runs a
+tenant's code. :func:`logistic`, :func:`one_vs_rest` and :func:`ridge` are built in; a custom head is a
 :class:`Head` with its own functions (see ``examples/custom_head.py``).
 """
 

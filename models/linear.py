@@ -64,12 +64,13 @@ class LinearHead:
         """Write ``head.safetensors`` and ``head.json``; both appear whole."""
         from safetensors.numpy import save_file
 
-        directory.mkdir(parents=True, exist_ok=True)
+        directory.mkdir(parents=True, exist_ok=True, mode=0o700)
         # safetensors writes the buffer as it lies: a transposed view would come back scrambled.
         arrays = {"weight": self.weight, "bias": self.bias}
         tensors = {name: np.ascontiguousarray(a, np.float32) for name, a in arrays.items()}
         temporary = directory / (HEAD_WEIGHTS + ".partial")
         save_file(tensors, temporary)
+        temporary.chmod(0o600)
         os.replace(temporary, directory / HEAD_WEIGHTS)
         text = json.dumps(
             {
@@ -84,6 +85,7 @@ class LinearHead:
         )
         temporary = directory / (HEAD_JSON + ".partial")
         temporary.write_text(text)
+        temporary.chmod(0o600)
         os.replace(temporary, directory / HEAD_JSON)
 
     @classmethod

@@ -9,6 +9,7 @@ import base64
 import json
 import os
 import stat
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,19 +20,19 @@ from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
 from blindtune import params
 from blindtune.errors import KeyFileError
 from blindtune.he.secret import SecretKey
-from blindtune.wire.bundle import SECRET_MARK
+from blindtune.wire.bundle import SECRET_MARK, sync_directory
 
-SCRYPT = {"n": 2**16, "r": 8, "p": 1}
-"""64 MiB and about a fifth of a second: OWASP's recommendation for scrypt is n = 2^17 or 2^16 with p = 2."""
+SCRYPT = {"n": 2**17, "r": 8, "p": 1}
+"""128 MiB and about half a second: OWASP's recommendation for scrypt."""
 
 MAX_FILE_BYTES = 64 << 20
 
 
 def write_key(path: Path, key: SecretKey, passphrase: str | None = None) -> None:
-    """Write a secret key file; never replaces one.
+    """Write a secret key file; never replaces one, and leaves none that is incomplete.
 
     Raises:
-        KeyFileError: the file exists.
+        KeyFileError: the file exists, or its directory does not.
     """
     p = key.parameters
     header: dict[str, Any] = {
@@ -61,10 +62,20 @@ def write_key(path: Path, key: SecretKey, passphrase: str | None = None) -> None
             where=path.name,
             remedy="Choose another directory; keys are never replaced.",
         ) from None
-    with os.fdopen(fd, "w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
+    except (FileNotFoundError, NotADirectoryError):
+        raise KeyFileError(
+            "no directory here for the key", where=path.parent.name, remedy="Make it, or choose another."
+        ) from None
+    try:
+        with os.fdopen(fd, "w") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        sync_directory(path.parent)
+    except BaseException:
+        with suppress(OSError):
+            path.unlink()
+        raise
 
 
 def read_key(path: Path, passphrase: str | None = None) -> SecretKey:
