@@ -136,7 +136,7 @@ def _cloud(directory: Path) -> Iterator[tuple[str, str, int]]:
         yield url, token, server.pid
     finally:
         server.terminate()
-        server.wait(30)
+        server.communicate(timeout=30)
 
 
 def _show_what_the_cloud_holds(site: Path, cloud: Path) -> None:
