@@ -14,6 +14,14 @@ from blindtune.kernels.training import Trainer, train
 from blindtune.models.heads import logistic, one_vs_rest, ridge
 from blindtune.models.rehearsal import rehearse
 from blindtune.params import ParametersLiteral
+from blindtune.plan import insecure_test_parameters
+from blindtune.wire.manifest import (
+    Manifest,
+    expected_parts,
+    layout_model,
+    parameters_model,
+    program_model,
+)
 
 ROWS, COLUMNS = 300, 11
 
@@ -89,11 +97,21 @@ def test_parts_are_the_ones_that_the_manifest_expects():
     head = logistic(learning_rates=(4.0, 2.0), degree=3)
     x, y, s = study(head, 1)
     layout = Layout(512, 2, (4, 2), 2, 2, 1)
-    names = [name for name, _ in encode(x, y, s, head, layout, Scaling(12, 4.0, ROWS))]
-    assert names == [
-        *("data-0-0", "data-0-1", "data-1-0", "data-1-1"),
-        *("residual-0-0-0", "residual-0-0-1", "residual-1-0-0", "residual-1-0-1"),
-    ]
+    found = {name: len(vectors) for name, vectors in encode(x, y, s, head, layout, Scaling(12, 4.0, ROWS))}
+    parameters = insecure_test_parameters(head.program.levels, ring_degree=1024)
+    manifest = Manifest(
+        kind="data",
+        study="5" * 32,
+        members=["h"],
+        member="h",
+        key="a" * 32,
+        parameters=parameters_model(parameters),
+        layout=layout_model(layout),
+        program=program_model(head.program),
+        parts=[],
+    )
+    wanted = {name: count for name, (count, _) in expected_parts(manifest).items()}
+    assert list(found.items()) == list(wanted.items())
 
 
 class TestRefused:
