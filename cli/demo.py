@@ -16,6 +16,10 @@ import typer
 from blindtune.cli import hospital, render, results
 
 EMBEDDED = "blindtune_deit_96"
+SYNTHETIC = (
+    "The scans of this study are synthetic: a program drew them, no patient ever existed. The figures show "
+    "that training on ciphertexts equals training in clear, not how well disease is found."
+)
 
 
 def demo(
@@ -85,7 +89,9 @@ def _demo(data: Path | None, labels: Path | None, backbone: str, weights: Path |
     else:
         say(f"[bold]1. Scans[/bold]  from {data}")
     say(f"[bold]2. Hospital[/bold]  blindtune encrypt {data} --out {study}")
-    hospital.encrypt(data, study, labels=labels, backbone=backbone, weights=weights)
+    synthetic = data == site / "scans"
+    note = [SYNTHETIC] if synthetic else None
+    hospital.encrypt(data, study, labels=labels, backbone=backbone, weights=weights, note=note)
     with _cloud(cloud) as (url, token, process):
         os.environ["BLINDTUNE_TOKEN"] = token
         say(f"[bold]3. Cloud[/bold]  blindtune serve --data-dir {cloud}  (process {process}, {url})")
@@ -98,7 +104,7 @@ def _demo(data: Path | None, labels: Path | None, backbone: str, weights: Path |
     results.decrypt(study)
     say(f"[bold]7. Hospital[/bold]  blindtune evaluate {study}")
     results.evaluate(study)
-    if data == site / "scans":
+    if synthetic:
         say(
             "[yellow]The scans of this demo are synthetic.[/yellow] "
             "blindtune demo --data DIR --labels CSV runs it on yours."

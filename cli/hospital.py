@@ -142,6 +142,7 @@ def encrypt(
     member: Annotated[
         str, typer.Option(help="Name in the study, seen by the server; a-z, 0-9, hyphens.")
     ] = "hospital",
+    note: Annotated[list[str] | None, typer.Option(help="A remark for the report; repeatable.")] = None,
     memory: Memory = 16.0,
     cores: Cores = 2,
     json_: Json = False,
@@ -177,7 +178,7 @@ def encrypt(
                 cores=cores,
                 parameters=secret.parameters if secret else None,
             )
-        settings = _encrypt(prepared, directory, secret, locked, member, origin, json_)
+        settings = _encrypt(prepared, directory, secret, locked, member, origin, tuple(note or ()), json_)
     sent = sum(p.stat().st_size for p in (out / "outbox").rglob("*") if p.is_file())
     told = {
         "study": settings.study,
@@ -326,6 +327,7 @@ def _encrypt(
     passphrase: str | None,
     member: str,
     origin: dict[str, Any],
+    notes: tuple[str, ...],
     quiet: bool,
 ) -> Any:
     from blindtune.client.encrypt import encrypt_study
@@ -357,6 +359,7 @@ def _encrypt(
             directory,
             member=member,
             backbone=origin,
+            notes=notes,
             on_bytes=on_bytes,
         )
         for task in tasks.values():

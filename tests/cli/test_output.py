@@ -111,15 +111,16 @@ class TestText:
         assert ran.code == 0
         assert "1 of 1" in ran.out
 
-    def test_altered_head_is_called_out(self, blindtune, trained):
+    def test_altered_head_is_refused_and_nothing_written(self, blindtune, trained):
         from blindtune.client.study import StudyDirectory
 
         directory = StudyDirectory(trained)
         whitening, rehearsed = directory.whitening()
         directory.save(directory.settings(), whitening, 0.5 * rehearsed, directory.embeddings())
         ran = blindtune("decrypt", trained)
-        assert ran.code == 0
-        assert "the server did not run this study's steps" in " ".join(ran.err.split())
+        assert ran.code == 2
+        assert "the server did not run this study's steps" in ran.err
+        assert not directory.head.exists()
 
     def test_predictions_as_csv(self, blindtune, scans, tmp_path):
         import numpy as np
