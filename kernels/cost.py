@@ -28,13 +28,13 @@ PROCESS_BYTES = 90 << 20
 
 # Nanoseconds a coefficient: (a limb, a limb and digit) of each operation, SEAL 4.3 on one core.
 _NANOSECONDS = {
-    "multiply": (17.0, 0.0),
-    "relinearise": (25.0, 11.0),
-    "rotate": (25.0, 11.0),
-    "rescale": (18.0, 0.0),
-    "multiply_scalar": (30.0, 0.0),
-    "add": (4.0, 0.0),
-    "switch": (8.0, 0.0),
+    "multiply": (21.0, 0.0),
+    "relinearise": (70.0, 12.0),
+    "rotate": (65.0, 13.0),
+    "rescale": (30.0, 0.0),
+    "multiply_scalar": (40.0, 0.0),
+    "add": (6.0, 0.0),
+    "switch": (6.0, 0.0),
 }
 
 
