@@ -6,6 +6,7 @@ the items, little endian. Reading checks names, counts, sizes and SHA-256 before
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import shutil
@@ -41,7 +42,7 @@ def write_bundle(
     parts: Iterable[tuple[str, Sequence[bytes]]],
     on_part: Callable[[int], None] = lambda _: None,
 ) -> Manifest:
-    """Write a bundle; the directory appears only when it is complete.
+    """Write a bundle; the directory appears only when it is complete and on the disk.
 
     Args:
         manifest: without parts; they are filled in.
@@ -49,32 +50,45 @@ def write_bundle(
         on_part: called with the bytes of each part written.
 
     Raises:
-        BundleError: the directory exists, or the parts are not the expected ones.
+        BundleError: the directory exists, or the parts or their items are not the expected ones.
     """
     if directory.exists():
         raise BundleError("the bundle exists already", where=directory.name, remedy="Choose another --out.")
+    wanted = expected_parts(manifest)
     partial = directory.with_name(directory.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
     (partial / PARTS).mkdir(parents=True)
     try:
         listed = []
         for name, items in parts:
+            if name not in wanted:
+                raise BundleError(f"{name} is not one of the parts that layout and program call for")
+            if len(items) != wanted[name][0]:
+                raise BundleError(f"part {name} has {len(items)} items instead of {wanted[name][0]}")
             digest, size = hashlib.sha256(), 0
             with open(partial / PARTS / name, "wb") as file:
                 for piece in frame(items):
                     file.write(piece)
                     digest.update(piece)
                     size += len(piece)
+                file.flush()
+                os.fsync(file.fileno())
             listed.append(Part(name=name, sha256=digest.hexdigest(), size=size))
             on_part(size)
         done = manifest.model_copy(update={"parts": listed})
         text = done.model_dump_json(indent=1)
         parse_manifest(text, insecure=True)
-        (partial / MANIFEST).write_text(text)
+        with open(partial / MANIFEST, "wb") as file:
+            file.write(text.encode())
+            file.flush()
+            os.fsync(file.fileno())
+        sync_directory(partial / PARTS)
+        sync_directory(partial)
         os.replace(partial, directory)
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
         raise
+    sync_directory(directory.parent)
     return done
 
 
@@ -163,6 +177,22 @@ def file_sha256(path: Path) -> str:
         while block := file.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()
+
+
+def sync_directory(directory: Path) -> None:
+    """Wait until a directory's entries are on the disk, so that a power cut cannot lose them.
+
+    Some network file systems cannot, and some directories cannot be read: that is no error.
+    """
+    try:
+        handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.EACCES):
+            raise
 
 
 def holds_secret_key(path: Path) -> bool:

@@ -98,6 +98,54 @@ def test_keys_are_never_replaced(plain: Path, tmp_path: Path, tiny_key: SecretKe
     assert not (tmp_path / "target").exists()
 
 
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyboardInterrupt()])
+def test_a_failed_write_leaves_no_file(
+    tmp_path: Path, tiny_key: SecretKey, monkeypatch: pytest.MonkeyPatch, error: BaseException
+) -> None:
+    def fail(handle: int) -> None:
+        raise error
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "fsync", fail)
+        with pytest.raises(type(error)):
+            write_key(tmp_path / "key", tiny_key)
+    assert list(tmp_path.iterdir()) == []
+    write_key(tmp_path / "key", tiny_key)
+    same(read_key(tmp_path / "key"), tiny_key)
+
+
+def test_a_failed_write_does_not_touch_an_older_key(
+    plain: Path, tiny_key: SecretKey, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = plain.read_bytes()
+    monkeypatch.setattr(os, "fsync", lambda _: pytest.fail("nothing may be written"))
+    with pytest.raises(KeyFileError, match="never replaced"):
+        write_key(plain, tiny_key)
+    assert plain.read_bytes() == before
+
+
+def test_a_key_and_its_name_are_on_the_disk(
+    tmp_path: Path, tiny_key: SecretKey, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: dict[str, int] = {}
+    monkeypatch.setattr(
+        os, "fsync", lambda h: synced.update({os.readlink(f"/proc/self/fd/{h}"): os.fstat(h).st_size})
+    )
+    write_key(tmp_path / "key", tiny_key)
+    assert list(synced) == [str(tmp_path / "key"), str(tmp_path)]
+    assert synced[str(tmp_path / "key")] == (tmp_path / "key").stat().st_size
+
+
+def test_a_missing_directory_is_said_in_one_line(tmp_path: Path, tiny_key: SecretKey) -> None:
+    (tmp_path / "file").write_text("x")
+    for parent in ("absent", "file"):
+        with pytest.raises(KeyFileError, match=f"{parent}: no directory here") as refused:
+            write_key(tmp_path / parent / "key", tiny_key)
+        assert "\n" not in str(refused.value)
+        assert refused.value.__suppress_context__
+    assert [p.name for p in tmp_path.iterdir()] == ["file"]
+
+
 @pytest.mark.parametrize("mode", [0o640, 0o604, 0o660, 0o601, 0o610])
 def test_a_key_that_others_can_read_is_refused(plain: Path, mode: int) -> None:
     plain.chmod(mode)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -14,7 +15,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from blindtune.errors import BlindtuneError, BundleError
-from blindtune.wire.bundle import Bundle, file_sha256, frame, holds_secret_key, write_bundle
+from blindtune.wire.bundle import (
+    Bundle,
+    file_sha256,
+    frame,
+    holds_secret_key,
+    sync_directory,
+    write_bundle,
+)
 from blindtune.wire.manifest import MAX_MANIFEST_BYTES, Manifest, expected_parts
 
 
@@ -199,6 +207,99 @@ def test_an_interrupted_write_leaves_nothing(tmp_path: Path, make_manifest: Call
 
 def test_the_wrong_parts_leave_nothing(tmp_path: Path, make_manifest: Callable[..., Manifest]) -> None:
     with pytest.raises(BundleError, match="not the ones"):
+        write_bundle(tmp_path / "data", make_manifest(), [("data-0-0", [b"x"] * 8)])
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "count", "message"),
+    [
+        ("data-0-0", 7, "data-0-0 has 7 items instead of 8"),
+        ("data-0-0", 9, "data-0-0 has 9 items instead of 8"),
+        ("data-0-0", 0, "data-0-0 has 0 items instead of 8"),
+        ("data-7-7", 8, "data-7-7 is not one of the parts"),
+        ("../../elsewhere", 8, "is not one of the parts"),
+        ("weights", 2, "is not one of the parts"),
+    ],
+)
+def test_a_part_that_cannot_be_read_back_is_not_written(
+    tmp_path: Path, make_manifest: Callable[..., Manifest], name: str, count: int, message: str
+) -> None:
+    def parts() -> Iterator[tuple[str, list[bytes]]]:
+        yield name, [b"x"] * count
+        raise AssertionError("the first part should have been refused")
+
+    (tmp_path / "in").mkdir()
+    with pytest.raises(BundleError, match=message):
+        write_bundle(tmp_path / "in" / "data", make_manifest(), parts())
+    assert list(tmp_path.rglob("*")) == [tmp_path / "in"]
+
+
+def test_parts_in_another_order_are_refused(tmp_path: Path, make_manifest: Callable[..., Manifest]) -> None:
+    manifest = make_manifest()
+    parts = [(n, [b"x"] * c) for n, (c, _) in expected_parts(manifest).items()]
+    for wrong in (parts[::-1], [*parts, parts[0]]):
+        with pytest.raises(BundleError, match="not the ones"):
+            write_bundle(tmp_path / "data", manifest, wrong)
+        assert list(tmp_path.iterdir()) == []
+
+
+def test_all_is_on_the_disk_before_the_bundle_has_its_name(
+    tmp_path: Path, make_manifest: Callable[..., Manifest], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every file and directory is synced at its full size, then renamed, then the rename is synced."""
+    events: list[tuple[str, str, int]] = []
+    fsync, replace = os.fsync, os.replace
+
+    def watched_fsync(handle: int) -> None:
+        events.append(("sync", os.readlink(f"/proc/self/fd/{handle}"), os.fstat(handle).st_size))
+        fsync(handle)
+
+    def watched_replace(source: Path, target: Path) -> None:
+        events.append(("rename", str(target), 0))
+        replace(source, target)
+
+    monkeypatch.setattr(os, "fsync", watched_fsync)
+    monkeypatch.setattr(os, "replace", watched_replace)
+    manifest = make_manifest()
+    parts = [(n, [b"x"] * c) for n, (c, _) in expected_parts(manifest).items()]
+    write_bundle(tmp_path / "data", manifest, parts)
+    (renamed,) = [i for i, event in enumerate(events) if event[0] == "rename"]
+    before = {Path(path): size for _, path, size in events[:renamed]}
+    partial = tmp_path / "data.partial"
+    files = [p for p in (tmp_path / "data").rglob("*") if p.is_file()]
+    for path in files:
+        assert before[partial / path.relative_to(tmp_path / "data")] == path.stat().st_size
+    assert set(before) == {partial / p.relative_to(tmp_path / "data") for p in files} | {
+        partial,
+        partial / "parts",
+    }
+    assert [Path(path) for _, path, _ in events[renamed + 1 :]] == [tmp_path]
+
+
+@pytest.mark.parametrize("code", [errno.EINVAL, errno.ENOTSUP, errno.EIO])
+def test_a_file_system_that_cannot_sync_directories(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    def refuse(handle: int) -> None:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(os, "fsync", refuse)
+    if code == errno.EIO:
+        with pytest.raises(OSError, match=os.strerror(code)):
+            sync_directory(tmp_path)
+    else:
+        sync_directory(tmp_path)
+
+
+def test_a_full_disk_leaves_nothing(
+    tmp_path: Path, make_manifest: Callable[..., Manifest], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(handle: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space left"):
         write_bundle(tmp_path / "data", make_manifest(), [("data-0-0", [b"x"] * 8)])
     assert list(tmp_path.iterdir()) == []
 
