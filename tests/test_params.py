@@ -47,12 +47,15 @@ def test_known_primes_are_prime(n: int) -> None:
     assert is_prime(n)
 
 
-def test_the_design_chain_fills_the_table_exactly() -> None:
+def test_the_design_chain_fits_the_table_and_one_level_more_does_not() -> None:
     p = ParametersLiteral(16384, 11).checked()
     assert p.levels == 11
-    assert 429.9 < p.modulus_bits <= 430
+    assert p.modulus_bits == pytest.approx(42 + 11 * 30 + 50, abs=1e-3)
+    assert [q.bit_length() for q in (p.primes[0], p.primes[-1])] == [42, 50]
     assert (p.slots, p.scale, p.security_name) == (8192, 2.0**30, "128-bit")
-    with pytest.raises(ParametersError, match=r"not 128-bit secure.*at most 430 bits.*fewer levels"):
+    with pytest.raises(
+        ParametersError, match=r"452\.0 bits.*not 128-bit secure.*at most 430 bits.*fewer levels"
+    ):
         ParametersLiteral(16384, 12).checked()
 
 
@@ -78,22 +81,31 @@ def test_a_literal_gives_sound_parameters_or_is_refused(
         assert p.modulus_bits <= SECURITY_TABLE[security][ring]
     # Few primes are that near at small scales, so drift is held to what check() promises there.
     assert all(2**-0.5 <= p.drift(level) <= 2**0.5 for level in range(1, levels + 1))
-    product = math.prod(p.drift(level) for level in range(1, levels + 1))
-    assert product >= 1 - 1e-9, "the product of rescaling primes never passes the nominal one"
     assert check(p) is p
+    # The rescaling primes are the nearest that there are, nearest first, above the scale and below.
+    distances = [abs(q - (2**scale + 1)) for q in p.primes[1:-1]]
+    assert distances == sorted(distances)
+    nearer = range(2 * ring, distances[-1], 2 * ring)
+    between = {q for d in nearer for q in (2**scale + 1 - d, 2**scale + 1 + d) if is_prime(q)}
+    assert between <= set(p.primes)
 
 
-def test_one_bit_above_the_table_is_refused() -> None:
-    assert ParametersLiteral(16384, 11, special_bits=50).checked().security == 128
-    with pytest.raises(ParametersError, match=r"431\.0 bits .* at most 430 bits"):
-        ParametersLiteral(16384, 11, special_bits=51).checked()
+def test_the_tables_bound_is_a_bound() -> None:
+    assert 429 < ParametersLiteral(16384, 11, special_bits=57).checked().modulus_bits < 430
+    # The primes nearest to 2^30 multiply to a little more than 2^330 here, so 430 bits are just too many.
+    over = ParametersLiteral(16384, 11, special_bits=58, security=INSECURE).checked()
+    assert 430 < over.modulus_bits < 430.001
+    for bits, said in ((58, r"430\.0"), (59, r"431\.0")):
+        with pytest.raises(ParametersError, match=rf"{said} bits .* at most 430 bits"):
+            ParametersLiteral(16384, 11, special_bits=bits).checked()
 
 
 def test_drift_stays_small_and_does_not_build_up() -> None:
     p = ParametersLiteral(16384, 11).checked()
     drifts = [p.drift(level) for level in range(1, 12)]
     assert max(abs(d - 1) for d in drifts) < 2.5e-3
-    assert abs(math.prod(drifts) - 1) < 5e-3
+    assert abs(math.prod(drifts) - 1) < 1e-4
+    assert min(drifts) < 1 < max(drifts)
     assert p.drift(3) == 2**30 / p.primes[3]
 
 
@@ -131,9 +143,13 @@ def test_wrong_parameters_are_refused(broken: Parameters, message: str) -> None:
 def test_most_levels_is_the_last_that_fits() -> None:
     for security, table in SECURITY_TABLE.items():
         for ring, bound in table.items():
-            levels = most_levels(ring, 30, 50, security)
+            levels = most_levels(ring, 30, 42 + 50, security)
+            # One bit is kept back for primes above their powers of two.
             if levels < 62:
-                assert 100 + 30 * levels <= bound < 100 + 30 * (levels + 1)
+                assert 93 + 30 * (levels + 1) > bound
             if levels > 0:
+                assert 93 + 30 * levels <= bound
                 assert ParametersLiteral(ring, levels, security=security).checked().levels == levels
-    assert most_levels(1024, 30, 50, 128) < 0
+    assert most_levels(16384, 30, 42 + 50, 128) == 11
+    assert most_levels(4096, 30, 42 + 50, 128) == 0
+    assert most_levels(1024, 30, 42 + 50, 128) == 0

@@ -17,13 +17,24 @@ from blindtune.kernels import cost
 from blindtune.kernels.layout import Layout
 from blindtune.models.heads import logistic, one_vs_rest, ridge
 from blindtune.params import INSECURE, SECURITY_TABLE, ParametersLiteral
-from blindtune.plan import EDGE_BITS, insecure_test_parameters, plan, smallest_parameters
+from blindtune.plan import (
+    HEADROOM_BITS,
+    SCALES,
+    SPECIAL_BITS,
+    insecure_test_parameters,
+    plan,
+    smallest_parameters,
+)
 
 
 @given(levels=st.integers(1, 62), security=st.sampled_from(sorted(SECURITY_TABLE)))
 def test_parameters_are_secure_and_of_the_smallest_ring(levels: int, security: int) -> None:
+    def bits(scale: int) -> int:
+        # First prime, rescaling primes, key-switching prime, and the bit that is kept back.
+        return scale + HEADROOM_BITS + levels * scale + SPECIAL_BITS + 1
+
     table = SECURITY_TABLE[security]
-    least = min((n for n, bound in table.items() if 2 * EDGE_BITS + 28 * levels <= bound), default=None)
+    least = min((n for n, bound in table.items() if bits(28) <= bound), default=None)
     if least is None:
         with pytest.raises(PlanError, match=r"no ring holds.*fewer steps"):
             smallest_parameters(levels, security)
@@ -31,9 +42,14 @@ def test_parameters_are_secure_and_of_the_smallest_ring(levels: int, security: i
     p = smallest_parameters(levels, security)
     assert (p.ring_degree, p.levels, p.security) == (least, levels, security)
     assert p.modulus_bits <= table[least]
-    assert 28 <= p.scale_bits <= 40
-    if p.scale_bits < 40:
-        assert 2 * EDGE_BITS + (p.scale_bits + 1) * levels > table[least], "a larger scale would have fitted"
+    assert p.scale_bits in SCALES
+    assert (min(SCALES), max(SCALES)) == (28, 38)
+    if p.scale_bits < 38:
+        assert bits(p.scale_bits + 1) > table[least], "a larger scale would have fitted"
+    assert [q.bit_length() for q in (p.primes[0], p.primes[-1])] == [
+        p.scale_bits + HEADROOM_BITS,
+        SPECIAL_BITS,
+    ]
 
 
 @given(
