@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
@@ -161,7 +162,9 @@ def encrypt(
     # Ask before the long work, not after it.
     locked = render.passphrase(ask=passphrase, confirm=True) if secret is None else None
     with _nothing_half_made(directory, own_key=secret is None):
+        started = time.perf_counter()
         data, origin = _load(scans, labels, backbone, weights, directory, json_)
+        embedded = time.perf_counter()
         made = _head(head, outputs_of(data.classes), steps, degree)
         with render.progress(json_) as shown:
             task = shown.add_task("rehearsal in clear", total=None)
@@ -178,7 +181,9 @@ def encrypt(
                 cores=cores,
                 parameters=secret.parameters if secret else None,
             )
+        rehearsed = time.perf_counter()
         settings = _encrypt(prepared, directory, secret, locked, member, origin, tuple(note or ()), json_)
+        encrypted = time.perf_counter()
     sent = sum(p.stat().st_size for p in (out / "outbox").rglob("*") if p.is_file())
     told = {
         "study": settings.study,
@@ -192,6 +197,15 @@ def encrypt(
         "predicted_training": f"{prepared.plan.seconds:.1f} s on {cores} cores",
         "next": f"blindtune submit {out} --server URL",
     }
+    seconds = {
+        "features": embedded - started,
+        "rehearsal": rehearsed - embedded,
+        "encryption": encrypted - rehearsed,
+    }
+    if json_:
+        told["seconds"] = seconds
+    else:
+        told["seconds"] = ", ".join(f"{name} {value:.1f}" for name, value in seconds.items())
     _tell("Encrypted study", told, json_)
 
 
