@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from blindtune.cli import cloud, demo, hospital, results
+from blindtune.cli import cloud, demo, exchange, hospital, results
 
 app = typer.Typer(
     name="blindtune",
@@ -17,9 +17,9 @@ for command in (
     hospital.plan,
     hospital.encrypt,
     cloud.serve,
-    hospital.submit,
-    hospital.status,
-    hospital.fetch,
+    exchange.submit,
+    exchange.status,
+    exchange.fetch,
     results.decrypt,
     results.evaluate,
     results.predict,

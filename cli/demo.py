@@ -13,7 +13,7 @@ from typing import Annotated
 
 import typer
 
-from blindtune.cli import hospital, render, results
+from blindtune.cli import exchange, hospital, render, results
 
 EMBEDDED = "blindtune_deit_96"
 SYNTHETIC = (
@@ -64,18 +64,10 @@ def _kept_only(features: Path, out: Path) -> Iterator[None]:
 
 
 def _demo(data: Path | None, labels: Path | None, backbone: str, weights: Path | None, out: Path) -> None:
-    from blindtune.errors import InputError
     from blindtune.imaging.synthetic import write_synthetic_cohort
 
     site, cloud = out / "hospital", out / "cloud"
-    try:
-        site.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(
-            f"the directory cannot be made ({error.strerror})",
-            where=str(out),
-            remedy="Choose a directory that you may write to.",
-        ) from error
+    render.make_directory(site)
     study = site / "study"
     console = render.console()
 
@@ -96,9 +88,9 @@ def _demo(data: Path | None, labels: Path | None, backbone: str, weights: Path |
         os.environ["BLINDTUNE_TOKEN"] = token
         say(f"[bold]3. Cloud[/bold]  blindtune serve --data-dir {cloud}  (process {process}, {url})")
         say(f"[bold]4. Hospital[/bold]  blindtune submit {study} --server {url}  (process {os.getpid()})")
-        hospital.submit(study, server=url)
+        exchange.submit(study, server=url)
         say(f"[bold]5. Cloud trains on ciphertexts; hospital[/bold]  blindtune fetch {study}")
-        hospital.fetch(study)
+        exchange.fetch(study)
     _show_what_the_cloud_holds(site, cloud)
     say(f"[bold]6. Hospital[/bold]  blindtune decrypt {study}")
     results.decrypt(study)

@@ -2,37 +2,21 @@
 
 from __future__ import annotations
 
-import json
-import os
-import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from blindtune.cli import render
+from blindtune.cli.options import Cores, Degree, HeadName, Json, Memory, Security, Steps
 
 if TYPE_CHECKING:
-    from blindtune.client.remote import Remote, Status
-    from blindtune.client.study import Settings, StudyDirectory
+    from blindtune.client.study import StudyDirectory
     from blindtune.imaging import Embeddings
     from blindtune.models.heads import Head
-    from blindtune.wire.manifest import Manifest
-
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of tables.")]
-Study = Annotated[Path, typer.Argument(help="The study's directory, from blindtune encrypt.")]
-Steps = Annotated[int, typer.Option(help="Gradient steps.", min=1, max=32)]
-Degree = Annotated[int, typer.Option(help="Degree of the residual polynomial: 1, 3, 5 or 7.")]
-Security = Annotated[int, typer.Option(help="Bits of security: 128, 192 or 256.")]
-Memory = Annotated[float, typer.Option(help="GiB of memory that the server may use.", min=0.1)]
-Cores = Annotated[int, typer.Option(help="Cores of the server, for the predicted time.", min=1)]
-HeadName = Annotated[str, typer.Option("--head", help="logistic, one-vs-rest or ridge.")]
-Server = Annotated[str | None, typer.Option(help="The server's URL; remembered by submit.")]
-TokenFile = Annotated[Path | None, typer.Option(help="File with the server's token; else BLINDTUNE_TOKEN.")]
 
 
 def keygen(
@@ -53,7 +37,7 @@ def keygen(
     parameters = smallest_parameters(levels, security)
     locked = render.passphrase(ask=passphrase, confirm=True)
     path = out / "secret.key"
-    _make_directory(out)
+    render.make_directory(out)
     key = SecretKey.generate(parameters)
     write_key(path, key, locked)
     told = {
@@ -64,7 +48,7 @@ def keygen(
         "levels": parameters.levels,
         "file": str(path),
     }
-    _tell("Secret key", told, json_)
+    render.tell("Secret key", told, json_)
 
 
 def plan(
@@ -206,80 +190,7 @@ def encrypt(
         told["seconds"] = seconds
     else:
         told["seconds"] = ", ".join(f"{name} {value:.1f}" for name, value in seconds.items())
-    _tell("Encrypted study", told, json_)
-
-
-def submit(
-    study: Study,
-    server: Server = None,
-    token_file: TokenFile = None,
-    start: Annotated[bool, typer.Option(help="Start training when everything is uploaded.")] = True,
-    plain_http: Annotated[
-        bool, typer.Option(help="Allow http to another machine: the token is readable.")
-    ] = False,
-    json_: Json = False,
-) -> None:
-    """Upload the study's bundles and start training. Run it again after an interruption."""
-    from blindtune.client.study import StudyDirectory
-
-    directory = StudyDirectory(study)
-    settings = directory.settings()
-    url = _url(directory, server)
-    directory.check_outbox(settings)
-    bundles = [directory.keys_bundle, directory.data_bundle]
-    total = sum(p.stat().st_size for b in bundles for p in (b / "parts").glob("*"))
-    with _remote(url, token_file, plain_http) as remote, render.progress(json_) as shown:
-        task = shown.add_task("uploading", total=total)
-        remote.submit(bundles, lambda n: shown.advance(task, n))
-        (directory.private / "server.json").write_text(json.dumps({"url": url}))
-        state = remote.status(settings.study)
-        # An earlier run may have been interrupted after the start: by now the study may be trained.
-        if start and state.state != "done":
-            state = remote.start(settings.study)
-    _tell_status(state, json_)
-
-
-def status(
-    study: Study,
-    server: Server = None,
-    token_file: TokenFile = None,
-    watch: Annotated[bool, typer.Option(help="Follow until training ends.")] = False,
-    plain_http: Annotated[bool, typer.Option(help="Allow http to another machine.")] = False,
-    json_: Json = False,
-) -> None:
-    """How far training is."""
-    from blindtune.client.study import StudyDirectory
-
-    directory = StudyDirectory(study)
-    settings = directory.settings()
-    with _remote(_url(directory, server), token_file, plain_http) as remote:
-        state = _watch(remote, settings.study, json_) if watch else remote.status(settings.study)
-    _tell_status(state, json_)
-
-
-def fetch(
-    study: Study,
-    server: Server = None,
-    token_file: TokenFile = None,
-    wait: Annotated[bool, typer.Option(help="Wait until training ends.")] = True,
-    plain_http: Annotated[bool, typer.Option(help="Allow http to another machine.")] = False,
-    json_: Json = False,
-) -> None:
-    """Download the encrypted head."""
-    from blindtune.client.study import StudyDirectory
-
-    directory = StudyDirectory(study)
-    settings = directory.settings()
-    with _remote(_url(directory, server), token_file, plain_http) as remote:
-        if wait:
-            _watch(remote, settings.study, json_)
-        manifest = _replace_head(remote, directory, settings)
-    told = {
-        "encrypted_head": str(directory.encrypted_head),
-        "size": render.megabytes(sum(p.size for p in manifest.parts)),
-        "next": f"blindtune decrypt {study}",
-    }
-    _tell("Fetched", told, json_)
+    render.tell("Encrypted study", told, json_)
 
 
 def _load(
@@ -404,93 +315,6 @@ def _rehearsal(prepared: Any) -> dict[str, Any]:
 
 def _percent(share: float | None) -> str | None:
     return None if share is None else f"{100 * share:.1f} %"
-
-
-def _remote(url: str, token_file: Path | None, plain_http: bool) -> Remote:
-    from blindtune.client.remote import Remote
-
-    return Remote(url, render.token(token_file), allow_plain_http=plain_http)
-
-
-def _url(directory: StudyDirectory, given: str | None) -> str:
-    from blindtune.errors import InputError
-
-    remembered = directory.private / "server.json"
-    if given:
-        return given
-    if os.environ.get("BLINDTUNE_SERVER"):
-        return os.environ["BLINDTUNE_SERVER"]
-    try:
-        return str(json.loads(remembered.read_text())["url"])
-    except (OSError, ValueError, KeyError, TypeError):
-        raise InputError("no server", remedy="Give --server URL.") from None
-
-
-def _replace_head(remote: Remote, directory: StudyDirectory, settings: Settings) -> Manifest:
-    """Download the head; one that was fetched before is replaced once the new one is whole."""
-    inbox = directory.encrypted_head.parent
-    fresh = inbox / "fetched"
-    inbox.mkdir(exist_ok=True)
-    try:
-        shutil.rmtree(fresh, ignore_errors=True)
-        manifest = remote.fetch(settings.study, fresh, key=settings.key)
-        shutil.rmtree(directory.encrypted_head, ignore_errors=True)
-        fresh.replace(directory.encrypted_head)
-        return manifest
-    finally:
-        with suppress(OSError):
-            inbox.rmdir()
-
-
-def _make_directory(path: Path) -> None:
-    from blindtune.errors import InputError
-
-    try:
-        path.mkdir(parents=True, exist_ok=True, mode=0o700)
-    except OSError as error:
-        raise InputError(
-            f"the directory cannot be made ({error.strerror})",
-            where=path.name,
-            remedy="Choose a directory that you may write to.",
-        ) from error
-
-
-def _watch(remote: Remote, study: str, quiet: bool) -> Status:
-    with render.progress(quiet) as shown:
-        task = shown.add_task("queued", total=None)
-
-        def on_status(state: Status) -> None:
-            p = state.progress
-            if p is None or p.step == 0:
-                shown.update(task, description=p.phase if p else state.state)
-                return
-            text = f"step {p.step}/{p.steps} {p.phase}, level {p.level}"
-            shown.update(task, description=text, total=p.total, completed=p.done)
-
-        return remote.wait(study, on_status)
-
-
-def _tell_status(state: Status, json_: bool) -> None:
-    found = asdict(state)
-    if json_:
-        render.print_json(found)
-        return
-    told = {"study": state.study, "state": state.state}
-    if state.progress is not None:
-        p = state.progress
-        told["step"] = f"{p.step} of {p.steps}, {p.phase}, level {p.level}"
-        told["tasks"] = f"{p.done} of {p.total}"
-        told["seconds"] = f"{p.seconds:.1f}" + (f", about {p.eta:.0f} left" if p.eta else "")
-    if state.error:
-        told["error"] = f"{state.error}. {state.remedy}"
-    _tell("Study", told, False)
-
-
-def _tell(title: str, told: dict[str, Any], json_: bool) -> None:
-    if json_:
-        render.print_json(told)
-    else:
-        render.rows(title, [(k.replace("_", " "), str(v)) for k, v in told.items() if v is not None])
 
 
 def _levels(by_level: list[dict[str, Any]]) -> None:

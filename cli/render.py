@@ -102,3 +102,29 @@ def token(file: Path | None) -> str:
     if not found:
         raise InputError("no token", remedy="Set BLINDTUNE_TOKEN or give --token-file.")
     return found
+
+
+def tell(title: str, told: dict[str, Any], json_: bool) -> None:
+    """Named values, as a table or as one JSON document."""
+    if json_:
+        print_json(told)
+    else:
+        rows(title, [(k.replace("_", " "), str(v)) for k, v in told.items() if v is not None])
+
+
+def make_directory(path: Path) -> None:
+    """A private directory.
+
+    Raises:
+        InputError: it cannot be made.
+    """
+    from blindtune.errors import InputError
+
+    try:
+        path.mkdir(parents=True, exist_ok=True, mode=0o700)
+    except OSError as error:
+        raise InputError(
+            f"the directory cannot be made ({error.strerror})",
+            where=path.name,
+            remedy="Choose a directory that you may write to.",
+        ) from error

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from blindtune.cli import render
-from blindtune.cli.hospital import Json, Study
+from blindtune.cli.options import Json, Study
 
 
 def decrypt(

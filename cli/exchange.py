@@ -1,0 +1,161 @@
+"""The hospital's commands that talk to the server: ``submit``, ``status``, ``fetch``."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from contextlib import suppress
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from blindtune.cli import render
+from blindtune.cli.options import Json, Server, Study, TokenFile
+
+if TYPE_CHECKING:
+    from blindtune.client.remote import Remote, Status
+    from blindtune.client.study import Settings, StudyDirectory
+    from blindtune.wire.manifest import Manifest
+
+
+def submit(
+    study: Study,
+    server: Server = None,
+    token_file: TokenFile = None,
+    start: Annotated[bool, typer.Option(help="Start training when everything is uploaded.")] = True,
+    plain_http: Annotated[
+        bool, typer.Option(help="Allow http to another machine: the token is readable.")
+    ] = False,
+    json_: Json = False,
+) -> None:
+    """Upload the study's bundles and start training. Run it again after an interruption."""
+    from blindtune.client.study import StudyDirectory
+
+    directory = StudyDirectory(study)
+    settings = directory.settings()
+    url = _url(directory, server)
+    directory.check_outbox(settings)
+    bundles = [directory.keys_bundle, directory.data_bundle]
+    total = sum(p.stat().st_size for b in bundles for p in (b / "parts").glob("*"))
+    with _remote(url, token_file, plain_http) as remote, render.progress(json_) as shown:
+        task = shown.add_task("uploading", total=total)
+        remote.submit(bundles, lambda n: shown.advance(task, n))
+        (directory.private / "server.json").write_text(json.dumps({"url": url}))
+        state = remote.status(settings.study)
+        # An earlier run may have been interrupted after the start: by now the study may be trained.
+        if start and state.state != "done":
+            state = remote.start(settings.study)
+    _tell_status(state, json_)
+
+
+def status(
+    study: Study,
+    server: Server = None,
+    token_file: TokenFile = None,
+    watch: Annotated[bool, typer.Option(help="Follow until training ends.")] = False,
+    plain_http: Annotated[bool, typer.Option(help="Allow http to another machine.")] = False,
+    json_: Json = False,
+) -> None:
+    """How far training is."""
+    from blindtune.client.study import StudyDirectory
+
+    directory = StudyDirectory(study)
+    settings = directory.settings()
+    with _remote(_url(directory, server), token_file, plain_http) as remote:
+        state = _watch(remote, settings.study, json_) if watch else remote.status(settings.study)
+    _tell_status(state, json_)
+
+
+def fetch(
+    study: Study,
+    server: Server = None,
+    token_file: TokenFile = None,
+    wait: Annotated[bool, typer.Option(help="Wait until training ends.")] = True,
+    plain_http: Annotated[bool, typer.Option(help="Allow http to another machine.")] = False,
+    json_: Json = False,
+) -> None:
+    """Download the encrypted head."""
+    from blindtune.client.study import StudyDirectory
+
+    directory = StudyDirectory(study)
+    settings = directory.settings()
+    with _remote(_url(directory, server), token_file, plain_http) as remote:
+        if wait:
+            _watch(remote, settings.study, json_)
+        manifest = _replace_head(remote, directory, settings)
+    told = {
+        "encrypted_head": str(directory.encrypted_head),
+        "size": render.megabytes(sum(p.size for p in manifest.parts)),
+        "next": f"blindtune decrypt {study}",
+    }
+    render.tell("Fetched", told, json_)
+
+
+def _remote(url: str, token_file: Path | None, plain_http: bool) -> Remote:
+    from blindtune.client.remote import Remote
+
+    return Remote(url, render.token(token_file), allow_plain_http=plain_http)
+
+
+def _url(directory: StudyDirectory, given: str | None) -> str:
+    from blindtune.errors import InputError
+
+    remembered = directory.private / "server.json"
+    if given:
+        return given
+    if os.environ.get("BLINDTUNE_SERVER"):
+        return os.environ["BLINDTUNE_SERVER"]
+    try:
+        return str(json.loads(remembered.read_text())["url"])
+    except (OSError, ValueError, KeyError, TypeError):
+        raise InputError("no server", remedy="Give --server URL.") from None
+
+
+def _replace_head(remote: Remote, directory: StudyDirectory, settings: Settings) -> Manifest:
+    """Download the head; one that was fetched before is replaced once the new one is whole."""
+    inbox = directory.encrypted_head.parent
+    fresh = inbox / "fetched"
+    inbox.mkdir(exist_ok=True)
+    try:
+        shutil.rmtree(fresh, ignore_errors=True)
+        manifest = remote.fetch(settings.study, fresh, key=settings.key)
+        shutil.rmtree(directory.encrypted_head, ignore_errors=True)
+        fresh.replace(directory.encrypted_head)
+        return manifest
+    finally:
+        with suppress(OSError):
+            inbox.rmdir()
+
+
+def _watch(remote: Remote, study: str, quiet: bool) -> Status:
+    with render.progress(quiet) as shown:
+        task = shown.add_task("queued", total=None)
+
+        def on_status(state: Status) -> None:
+            p = state.progress
+            if p is None or p.step == 0:
+                shown.update(task, description=p.phase if p else state.state)
+                return
+            text = f"step {p.step}/{p.steps} {p.phase}, level {p.level}"
+            shown.update(task, description=text, total=p.total, completed=p.done)
+
+        return remote.wait(study, on_status)
+
+
+def _tell_status(state: Status, json_: bool) -> None:
+    found = asdict(state)
+    if json_:
+        render.print_json(found)
+        return
+    told = {"study": state.study, "state": state.state}
+    if state.progress is not None:
+        p = state.progress
+        told["step"] = f"{p.step} of {p.steps}, {p.phase}, level {p.level}"
+        told["tasks"] = f"{p.done} of {p.total}"
+        told["seconds"] = f"{p.seconds:.1f}" + (f", about {p.eta:.0f} left" if p.eta else "")
+    if state.error:
+        told["error"] = f"{state.error}. {state.remedy}"
+    render.tell("Study", told, False)
