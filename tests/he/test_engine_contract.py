@@ -40,8 +40,8 @@ class Bench:
         values = self.values(seed)
         return values, self.encrypt(values)
 
-    def holds(self, c: Ciphertext, expected: NDArray[Any], level: int) -> None:
-        np.testing.assert_allclose(self.decrypt(c), expected, atol=self.near, rtol=0)
+    def holds(self, c: Ciphertext, expected: NDArray[Any], level: int, looser: float = 1) -> None:
+        np.testing.assert_allclose(self.decrypt(c), expected, atol=looser * self.near, rtol=0)
         assert (c.level, c.product, c.size) == (level, False, 2)
 
     def product(self, a: Ciphertext, b: Ciphertext) -> Ciphertext:
@@ -58,8 +58,7 @@ def seal_engine(tiny_key: SecretKey) -> SealEngine:
 def seal_bench(seal_engine: SealEngine, tiny_key: SecretKey) -> Bench:
     engine = seal_engine
     engine.ledger = Ledger()
-    # A key switch at the nominal scale costs up to about 1e-4 here: SEAL's digits are not centred.
-    return Bench(engine, lambda v: engine.load(tiny_key.encrypt(v)), tiny_key.decrypt, 3e-4)
+    return Bench(engine, lambda v: engine.load(tiny_key.encrypt(v)), tiny_key.decrypt, 1.2e-5)
 
 
 @pytest.fixture(params=["clear", "seal"])
@@ -122,7 +121,8 @@ class TestContract:
         assert (c.level, c.product, c.size) == (TOP - 1, False, 3)
         lowered = e.at_level(c, TOP - 3)
         assert (lowered.level, lowered.product, lowered.size) == (TOP - 3, False, 3)
-        bench.holds(e.relinearise(lowered), x * y * e.parameters.drift(TOP), TOP - 3)
+        # What the rescale rounds in the third polynomial is multiplied by the secret's square.
+        bench.holds(e.relinearise(lowered), x * y * e.parameters.drift(TOP), TOP - 3, looser=20)
 
     @pytest.mark.parametrize("factor", [0.9, -0.25, 1.0, 3.0, 1e-5])
     def test_scalar_product_has_no_drift(self, bench: Bench, factor: float) -> None:
@@ -133,6 +133,34 @@ class TestContract:
     def test_at_level_keeps_the_values(self, bench: Bench, level: int) -> None:
         x, a = bench.pair()
         bench.holds(bench.engine.at_level(a, level), x, level)
+
+    @pytest.mark.parametrize("levels", [(TOP,), (7,), (0,), (9, 6, 6, 1, 0)])
+    def test_lower_is_at_level_in_place(self, bench: Bench, levels: tuple[int, ...]) -> None:
+        e = bench.engine
+        x, a = bench.pair()
+        for level in levels:
+            same = e.at_level(a, level)
+            a = e.lower(a, level)
+            assert (a.level, a.product, a.size) == (same.level, same.product, same.size) == (level, False, 2)
+            assert e.dump(a) == e.dump(same)
+            bench.holds(a, x, level)
+
+    def test_lower_leaves_earlier_copies_and_results_alone(self, bench: Bench) -> None:
+        e = bench.engine
+        (x, a), (y, b) = bench.pair(), bench.pair(1)
+        copy, total, kept = e.at_level(a, 8), e.add(a, b), e.load(e.dump(a))
+        lowered = e.lower(a, 4)
+        bench.holds(copy, x, 8)
+        bench.holds(total, x + y, TOP)
+        bench.holds(kept, x, TOP)
+        bench.holds(bench.product(lowered, e.at_level(b, 4)), x * y * e.parameters.drift(4), 3)
+
+    def test_lower_before_relinearisation(self, bench: Bench) -> None:
+        e = bench.engine
+        (x, a), (y, b) = bench.pair(), bench.pair(1)
+        c = e.lower(e.rescale(e.multiply_accumulate([a], [b])), TOP - 3)
+        assert (c.level, c.product, c.size) == (TOP - 3, False, 3)
+        bench.holds(e.relinearise(c), x * y * e.parameters.drift(TOP), TOP - 3, looser=20)
 
     def test_every_level_can_be_spent_and_none_more(self, bench: Bench) -> None:
         e = bench.engine
@@ -148,7 +176,7 @@ class TestContract:
 
     def test_refusals(self, bench: Bench) -> None:
         e = bench.engine
-        _, a = bench.pair()
+        x, a = bench.pair()
         low, product = e.at_level(a, 5), e.multiply_accumulate([a], [a])
         flat = e.relinearise(product)
         refused: list[tuple[str, Callable[[], object]]] = [
@@ -175,12 +203,18 @@ class TestContract:
             ("cannot become", lambda: e.at_level(low, 6)),
             ("cannot become", lambda: e.at_level(a, -1)),
             ("cannot become", lambda: e.at_level(flat, 5)),
+            ("cannot become", lambda: e.lower(low, 6)),
+            ("cannot become", lambda: e.lower(a, -1)),
+            ("cannot become", lambda: e.lower(flat, 5)),
         ]
         counted = e.ledger.counts.copy()
         for message, attempt in refused:
             with pytest.raises(EngineError, match=message):
                 attempt()
         assert e.ledger.counts == counted, "what is refused is not counted"
+        assert (a.level, low.level) == (TOP, 5)
+        bench.holds(low, x, 5)
+        bench.holds(a, x, TOP)
 
     def test_the_ledger_counts_by_operation_and_level(self, bench: Bench) -> None:
         e = bench.engine
@@ -189,13 +223,14 @@ class TestContract:
         c = e.rescale(e.relinearise(e.multiply_accumulate([a, a, a], [a, a, a])))
         e.add(e.conjugate(e.rotate(c, 1)), e.rotate(c, 0))
         e.multiply_scalar(e.at_level(a, 4), 0.5)
+        e.lower(e.lower(a, 4), 4)
         assert e.ledger.counts == {
             ("multiply", 11): 3,
             ("relinearise", 11): 1,
             ("rescale", 11): 1,
             ("rotate", 10): 2,
             ("add", 10): 1,
-            ("switch", 11): 1,
+            ("switch", 11): 2,
             ("multiply_scalar", 4): 1,
         }
         assert e.ledger.total_seconds > 0

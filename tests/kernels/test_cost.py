@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -21,7 +22,12 @@ PROGRAM = Program(2, 7, (0, 1), (1.0, 0.9))
 
 @given(st.data())
 def test_counts_are_those_of_a_run(
-    layouts: Any, clear_engine: Any, draw_study: Any, exact: Parameters, data: st.DataObject
+    layouts: Any,
+    clear_engine: Any,
+    draw_study: Any,
+    full_trainer: Any,
+    exact: Parameters,
+    data: st.DataObject,
 ) -> None:
     layout = data.draw(layouts())
     degree = data.draw(st.sampled_from([1, 3, 5, 7]))
@@ -29,26 +35,29 @@ def test_counts_are_those_of_a_run(
     heads = layout.lanes * layout.weight_blocks
     study = draw_study(layout, program, (layout.rows * layout.row_blocks, layout.columns, heads), 0)
     e = clear_engine(layout)
-    train(SerialExecutor(study.trainer(e, e.encrypt)), layout, program, exact.levels)
+    train(SerialExecutor(full_trainer(study, e, e.encrypt)), layout, program, exact.levels)
     assert cost.count(layout, program, exact) == dict(e.ledger.counts)
 
 
-def test_counts_are_those_of_an_encrypted_run(tiny_key: SecretKey, draw_study: Any) -> None:
+def test_counts_are_those_of_an_encrypted_run(
+    tiny_key: SecretKey, draw_study: Any, full_trainer: Any
+) -> None:
     layout = Layout(512, 2, (8, 4), 4, 1, 1)
     study = draw_study(layout, PROGRAM, (200, 20, 2), 0)
     engine = tiny_key.engine(layout.keys())
-    trainer = study.trainer(engine, lambda v: engine.load(tiny_key.encrypt(v)))
+    trainer = full_trainer(study, engine, lambda v: engine.load(tiny_key.encrypt(v)))
     engine.ledger = Ledger()
     train(SerialExecutor(trainer), layout, PROGRAM, 11)
     assert cost.count(layout, PROGRAM, tiny_key.parameters) == dict(engine.ledger.counts)
 
 
-def test_uploads_are_those_of_a_study(tiny: Parameters, draw_study: Any) -> None:
+def test_uploads_are_those_of_a_study(draw_study: Any, rotated: Any) -> None:
     layout = Layout(512, 4, (8, 4), 4, 2, 2)
     study = draw_study(layout, PROGRAM, (200, 20, 8), 0)
     data, residuals = study.encrypted(lambda v: v)
     assert len(data) == layout.data_ciphertexts
-    assert sum(map(len, residuals.values())) == cost.residual_ciphertexts(layout, PROGRAM)
+    sent = [*residuals.values(), *rotated(study, lambda v: v).values()]
+    assert sum(map(len, sent)) == cost.residual_ciphertexts(layout, PROGRAM)
 
 
 def test_memory_of_a_ciphertext_and_of_keys(tiny: Parameters) -> None:
@@ -84,6 +93,24 @@ def test_a_prediction_adds_up() -> None:
     assert double.key_bytes == found.key_bytes
     assert double.memory_bytes > found.memory_bytes
     assert cost.memory_bytes(layout, program, p, 4) > found.memory_bytes
+
+
+def test_memory_holds_everything_once_and_a_lowered_copy_a_worker() -> None:
+    p = ParametersLiteral(16384, 11).checked()
+    layout, program = Layout(8192, 2, (64, 32), 8, 3, 1), Program(3, 7, (0, 0, 0), (1.0,) * 3)
+    fresh = cost.ciphertext_bytes(p)
+    data = layout.data_ciphertexts * fresh
+    loaded = data + cost.residual_ciphertexts(layout, program) * fresh + cost.key_memory(layout, p)
+    by_workers = [cost.memory_bytes(layout, program, p, n) for n in range(5)]
+    assert by_workers[0] > loaded
+    each = [b - a for a, b in pairwise(by_workers)]
+    assert max(each) - min(each) <= 1, "every worker takes as much as the others"
+    # The lowered copy lacks one limb of twelve; what a worker has in hand besides comes on top.
+    assert each[0] > data * 11 / 12
+    # With one step the data are used at the top level only: nothing is lowered.
+    single = Program(1, 7, (0,), (1.0,))
+    alone = [cost.memory_bytes(layout, single, p, n) for n in (1, 2)]
+    assert alone[1] - alone[0] < each[0] - data / 2
 
 
 def test_the_quick_estimate_ranks_baby_steps_as_the_counts_do() -> None:

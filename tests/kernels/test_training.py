@@ -9,12 +9,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from blindtune.errors import PlanError
+from blindtune.errors import EngineError, PlanError
 from blindtune.he.clear import ClearEngine
 from blindtune.he.secret import SecretKey
 from blindtune.kernels.executor import SerialExecutor
 from blindtune.kernels.layout import Layout
-from blindtune.kernels.training import Program, Progress, Task, train
+from blindtune.kernels.training import Program, Progress, Task, Trainer, train
 from blindtune.params import Parameters, ParametersLiteral
 
 RETAIN = st.sampled_from([1.0, 0.9, 0.5, 0.0, -0.25])
@@ -23,7 +23,7 @@ RETAIN = st.sampled_from([1.0, 0.9, 0.5, 0.0, -0.25])
 @st.composite
 def programs(draw: Any) -> Program:
     steps, degree = draw(st.integers(1, 4)), draw(st.sampled_from([1, 3, 5, 7]))
-    sets = draw(st.lists(st.integers(0, 2), min_size=steps, max_size=steps))
+    sets = [0, *draw(st.lists(st.integers(0, 2), min_size=steps - 1, max_size=steps - 1))]
     retain = draw(st.lists(RETAIN, min_size=steps, max_size=steps))
     return Program(steps, degree, tuple(sets), tuple(retain))
 
@@ -31,7 +31,7 @@ def programs(draw: Any) -> Program:
 @settings(max_examples=40)
 @given(st.data())
 def test_any_study_in_clear_slots(
-    layouts: Any, clear_engine: Any, draw_study: Any, data: st.DataObject
+    layouts: Any, clear_engine: Any, draw_study: Any, full_trainer: Any, data: st.DataObject
 ) -> None:
     layout, program = data.draw(layouts()), data.draw(programs())
     rows = data.draw(st.integers(layout.rows * (layout.row_blocks - 1) + 1, layout.rows * layout.row_blocks))
@@ -39,7 +39,8 @@ def test_any_study_in_clear_slots(
     heads = min(heads, layout.lanes * layout.weight_blocks)
     study = draw_study(layout, program, (rows, data.draw(st.integers(1, layout.columns)), heads), 1)
     e: ClearEngine = clear_engine(layout)
-    weights = train(SerialExecutor(study.trainer(e, e.encrypt)), layout, program, 17)
+    trainer = full_trainer(study, e, e.encrypt) if data.draw(st.booleans()) else study.trainer(e, e.encrypt)
+    weights = train(SerialExecutor(trainer), layout, program, 17)
     dense = study.dense()
     near = 1e-5 * (1 + np.abs(dense).max())
     np.testing.assert_allclose(study.head(weights, e.decrypt), dense, atol=near)
@@ -56,40 +57,46 @@ def test_any_study_in_clear_slots(
     ],
 )
 def test_studies_encrypted(
-    layout: Layout, program: Program, shape: tuple[int, int, int], tiny_key: SecretKey, draw_study: Any
+    layout: Layout,
+    program: Program,
+    shape: tuple[int, int, int],
+    tiny_key: SecretKey,
+    draw_study: Any,
+    full_trainer: Any,
 ) -> None:
     study = draw_study(layout, program, shape, 2)
     engine = tiny_key.engine(layout.keys())
-    trainer = study.trainer(engine, lambda v: engine.load(tiny_key.encrypt(v)))
+    trainer = full_trainer(study, engine, lambda v: engine.load(tiny_key.encrypt(v)))
     weights = train(SerialExecutor(trainer), layout, program, 11)
-    dense = study.dense()
-    error = np.abs(study.head(weights, tiny_key.decrypt) - dense).max()
-    assert error < 1e-2 * (1 + np.abs(dense).max())
+    dense, head = study.dense(), study.head(weights, tiny_key.decrypt)
     clear = ClearEngine(tiny_key.parameters, layout.keys())
     drifted = study.head(
-        train(SerialExecutor(study.trainer(clear, clear.encrypt)), layout, program, 11), clear.decrypt
+        train(SerialExecutor(full_trainer(study, clear, clear.encrypt)), layout, program, 11), clear.decrypt
     )
-    assert np.abs(drifted - dense).max() < 1e-2 * (1 + np.abs(dense).max())
+    size = 1 + np.abs(dense).max()
+    assert np.abs(head - drifted).max() < 1.5e-5 * size
+    assert np.abs(drifted - dense).max() < 1.5e-3 * size
 
 
-def test_three_steps_of_degree_seven_at_128_bits(draw_study: Any) -> None:
+def test_three_steps_of_degree_seven_at_128_bits(draw_study: Any, full_trainer: Any) -> None:
     p = ParametersLiteral(16384, 11).checked()
     layout, program = Layout(p.slots, 512, (4,), 4, 1, 1), Program(3, 7, (0, 0, 0), (1.0,) * 3)
     study = draw_study(layout, program, (16, 8, 5), 3)
     key = SecretKey.generate(p)
     engine = key.engine(layout.keys())
-    trainer = study.trainer(engine, lambda v: engine.load(key.encrypt(v)))
+    trainer = full_trainer(study, engine, lambda v: engine.load(key.encrypt(v)))
     weights = train(SerialExecutor(trainer), layout, program, p.levels)
     assert [c.level for c in weights[0]] == [0]
     dense, head = study.dense(), study.head(weights, key.decrypt)
     clear = ClearEngine(p, layout.keys())
     expected = study.head(
-        train(SerialExecutor(study.trainer(clear, clear.encrypt)), layout, program, p.levels), clear.decrypt
+        train(SerialExecutor(full_trainer(study, clear, clear.encrypt)), layout, program, p.levels),
+        clear.decrypt,
     )
-    # SEAL's digits are not centred: key-switching noise gathers in slot 0, so lane 0 sees most of it.
-    assert np.abs(head - expected)[:, 1:].max() < 1e-2
-    assert np.abs(head - expected).max() < 0.15
-    assert np.abs(head - dense)[:, 1:].max() < 1.5e-2
+    # Noise is 2e-4 in the worst of thirty runs, in every lane alike; the drift of the scales is the same
+    # in every run.
+    assert np.abs(head - expected).max() < 6e-4
+    assert np.abs(head - dense).max() < 1.5e-2
     assert np.abs(dense).max() > 0.5
 
 
@@ -108,6 +115,8 @@ def test_a_program_says_its_levels() -> None:
         (2, 7, (0,), (1.0, 1.0)),
         (2, 7, (0, 0), (1.0,)),
         (1, 7, (-1,), (1.0,)),
+        (1, 7, (1,), (1.0,)),
+        (2, 7, (1, 0), (1.0, 1.0)),
     ],
 )
 def test_programs_that_cannot_be(numbers: tuple) -> None:
@@ -137,9 +146,54 @@ def test_progress_counts_to_its_total(tiny: Parameters, draw_study: Any, workers
     assert len({p.total for p in seen}) == 1
     assert [p.step for p in seen] == sorted(p.step for p in seen)
     assert {p.step for p in seen} == {1, 2, 3}
-    assert {p.phase for p in seen if p.step == 1} == {"residual", "backward", "update"}
+    assert {p.phase for p in seen if p.step == 1} == {"backward", "update"}
+    assert {p.phase for p in seen if p.step == 2} == {"forward", "residual", "backward", "update"}
     levels = [p.level for p in seen]
     assert levels == sorted(levels, reverse=True)
+
+
+def test_rotated_targets_save_the_first_steps_rotations(
+    tiny: Parameters, draw_study: Any, full_trainer: Any
+) -> None:
+    layout, program = Layout(512, 2, (16, 8), 4, 2, 2), Program(2, 3, (0, 1), (1.0, 0.9))
+    study = draw_study(layout, program, (300, 40, 3), 7)
+    heads, rotations = [], []
+    for make in (full_trainer, type(study).trainer):
+        e = ClearEngine(tiny, layout.keys())
+        heads.append(
+            study.head(train(SerialExecutor(make(study, e, e.encrypt)), layout, program, 11), e.decrypt)
+        )
+        rotations.append({level: n for (name, level), n in e.ledger.counts.items() if name == "rotate"})
+    np.testing.assert_allclose(heads[0], heads[1], atol=1e-12)
+    # Four giant steps, of which three rotate: for each weight block and row block at the top level.
+    saved = rotations[1][11] - rotations[0].get(11, 0)
+    assert saved == 3 * layout.weight_blocks * layout.row_blocks
+    assert {level: n for level, n in rotations[0].items() if level < 11} == {
+        level: n for level, n in rotations[1].items() if level < 11
+    }
+
+
+def test_a_trainer_lowers_its_data_and_so_trains_once(tiny: Parameters, draw_study: Any) -> None:
+    layout, program = Layout(512, 2, (8,), 4, 1, 1), Program(2, 3, (0, 0), (1.0, 1.0))
+    e = ClearEngine(tiny, layout.keys())
+    study = draw_study(layout, program, (100, 16, 2), 8)
+    data, residuals = study.encrypted(e.encrypt)
+    trainer = Trainer(e, layout, data, residuals)
+    train(SerialExecutor(trainer), layout, program, 11)
+    # The second step's backward product is the last to use the data: logits and cubic took three levels.
+    assert {c.level for c in data.values()} == {11 - 4}
+    with pytest.raises(EngineError, match=r"level 7 cannot become level 11"):
+        train(SerialExecutor(trainer), layout, program, 11)
+
+
+def test_one_step_leaves_the_data_as_they_came(tiny: Parameters, draw_study: Any) -> None:
+    layout, program = Layout(512, 2, (8,), 4, 1, 1), Program(1, 7, (0,), (1.0,))
+    e = ClearEngine(tiny, layout.keys())
+    study = draw_study(layout, program, (100, 16, 2), 8)
+    data, residuals = study.encrypted(e.encrypt)
+    train(SerialExecutor(Trainer(e, layout, data, residuals)), layout, program, 11)
+    assert {c.level for c in data.values()} == {11}
+    assert not [key for key in e.ledger.counts if key[0] == "switch"]
 
 
 def test_lanes_do_not_leak(tiny: Parameters, draw_study: Any) -> None:

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from blindtune.errors import InputError
-from blindtune.models.calibration import calibrate, identity
+from blindtune.models.calibration import PRIOR, calibrate, identity
 
 
 def log_loss(logits: np.ndarray, labels: np.ndarray) -> float:
@@ -64,8 +64,11 @@ def test_probabilities_have_the_prevalence_of_the_validation_split() -> None:
     labels = (np.arange(1000) % 10 == 0).astype(int)
     # As balanced training leaves them: centred between the classes.
     logits = (2.0 * labels - 1 + rng.normal(size=1000))[:, None]
-    p = 1 / (1 + np.exp(-calibrate(logits, labels, "binary").apply(logits)))
-    assert p.mean() == pytest.approx(0.1, abs=1e-3)
+    fitted = calibrate(logits, labels, "binary")
+    p = 1 / (1 + np.exp(-fitted.apply(logits)))
+    # The prior holds the threshold back, by no more than its own gradient.
+    assert p.mean() - 0.1 == pytest.approx(-PRIOR * fitted.bias[0] / 1000, abs=1e-5)
+    assert p.mean() == pytest.approx(0.1, abs=3e-3)
     three = (np.arange(1000) % 10).clip(max=2)
     logits = 2 * np.eye(3)[three] + rng.normal(size=(1000, 3))
     z = calibrate(logits, three, "multiclass").apply(logits)
@@ -89,6 +92,33 @@ def test_a_head_that_is_worse_than_chance_is_not_turned_round() -> None:
     logits = -(2.0 * labels - 1)[:, None] + np.random.default_rng(5).normal(size=(100, 1)) * 0.1
     fitted = calibrate(logits, labels, "binary")
     assert (fitted.matrix[0, 0], fitted.bias[0]) == (1, 0)
+
+
+@pytest.mark.parametrize("kind", ["binary", "multiclass", "multilabel"])
+def test_separable_rows_do_not_grow_without_end(kind: str) -> None:
+    """A few rows that a threshold separates say nothing about how sure to be."""
+    outputs = 1 if kind == "binary" else 3
+    labels = np.arange(30) % max(outputs, 2)
+    truth = labels[:, None] if kind == "binary" else np.eye(3, dtype=int)[labels]
+    fitted = calibrate(2.0 * truth - 1, truth if kind == "multilabel" else labels, kind)
+    scale = np.diag(fitted.matrix)
+    assert (scale > 1).all()
+    assert np.abs(fitted.matrix).max() < 5
+    assert np.abs(fitted.bias).max() < 5
+
+
+def test_the_more_rows_the_less_the_prior_counts() -> None:
+    rng = np.random.default_rng(9)
+    found = []
+    for n in (20, 200, 20_000):
+        labels = np.arange(n) % 2
+        # Three times too sure, and the threshold is off by three: a third of the logits is right.
+        right = rng.normal(size=n) + 2.0 * labels - 1
+        logits = 3 * (2 * right + 1)
+        fitted = calibrate(logits[:, None], labels, "binary")
+        found.append(abs(fitted.matrix[0, 0] - 1 / 3) + abs(fitted.bias[0] + 1))
+    assert found[2] < 0.1
+    assert found[2] < found[0]
 
 
 @given(

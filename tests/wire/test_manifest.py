@@ -56,6 +56,8 @@ def test_expected_parts_of_each_kind(make_manifest: Callable[..., Manifest]) -> 
         "data-0-1": 4,
         "data-1-0": 8,
         "data-1-1": 4,
+        "target-0-0": 2,
+        "target-0-1": 2,
         **{f"residual-{s}-0-{i}": 3 for s in (0, 1) for i in (0, 1)},
     }
     keys = expected_parts(make_manifest(kind="keys"))
@@ -113,6 +115,7 @@ def test_parameters_above_the_table_are_refused(text: str) -> None:
         (("program", "steps"), 60),
         (("program", "sets"), [0, 0, 0]),
         (("program", "sets"), [0, 2, 0]),
+        (("program", "sets"), [1, 0, 1]),
         (("program", "retain"), [1.0, 2.0, 1.0]),
         (("program", "retain"), [1.0, None, 1.0]),
         (("parameters", "security"), 99),
