@@ -39,20 +39,25 @@ def engine(tiny: Parameters) -> ClearEngine:
 
 def serial(study: Any, engine: Any, encrypted: Any, workers: int) -> list[list[bytes]]:
     """The head from one process that cuts its tasks as ``workers`` would."""
-    executor = SerialExecutor(Trainer(engine, study.layout, dict(encrypted[0]), encrypted[1]))
+    executor = SerialExecutor(Trainer(engine, study.layout, dict(encrypted[0]), *encrypted[1:]))
     executor.workers = workers
     found = train(executor, study.layout, study.program, engine.parameters.levels)
     return [[engine.dump(c) for c in block] for block in found]
 
 
+@pytest.mark.parametrize("sent_rotated", [False, True])
 @pytest.mark.parametrize("workers", [1, 2, 3])
-def test_forked_workers_give_the_same_bytes(study: Any, engine: ClearEngine, workers: int) -> None:
+def test_forked_workers_give_the_same_bytes(
+    study: Any, engine: ClearEngine, rotated: Any, workers: int, sent_rotated: bool
+) -> None:
     encrypted = study.encrypted(engine.encrypt)
+    if sent_rotated:
+        encrypted += (rotated(study, engine.encrypt),)
     alone = serial(study, engine, encrypted, workers)
     counted, engine.ledger = engine.ledger, Ledger()
     before = children()
     seen = []
-    with ForkExecutor(Trainer(engine, LAYOUT, dict(encrypted[0]), encrypted[1]), workers) as executor:
+    with ForkExecutor(Trainer(engine, LAYOUT, dict(encrypted[0]), *encrypted[1:]), workers) as executor:
         assert len(set(executor.pids)) == workers
         assert set(map(str, executor.pids)) <= children()
         forked = train(executor, LAYOUT, PROGRAM, 11, seen.append)

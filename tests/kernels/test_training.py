@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from blindtune.errors import EngineError, PlanError
@@ -38,10 +38,13 @@ def test_any_study_in_clear_slots(
     heads = data.draw(st.integers(layout.lanes * (layout.weight_blocks - 1) + 1, layout.lanes * 2))
     heads = min(heads, layout.lanes * layout.weight_blocks)
     study = draw_study(layout, program, (rows, data.draw(st.integers(1, layout.columns)), heads), 1)
+    with np.errstate(all="ignore"):
+        dense = study.dense()
+    # A draw that diverges, as a polynomial of degree seven can on one row, says nothing about kernels.
+    assume(np.isfinite(dense).all() and np.abs(dense).max() < 100)
     e: ClearEngine = clear_engine(layout)
     trainer = full_trainer(study, e, e.encrypt) if data.draw(st.booleans()) else study.trainer(e, e.encrypt)
     weights = train(SerialExecutor(trainer), layout, program, 17)
-    dense = study.dense()
     near = 1e-5 * (1 + np.abs(dense).max())
     np.testing.assert_allclose(study.head(weights, e.decrypt), dense, atol=near)
     assert {c.level for block in weights for c in block} == {17 - program.levels}
