@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from blindtune.errors import InputError
-from blindtune.models.whitening import Whitening
+from blindtune.models.whitening import Spectrum, Whitening
 
 
 def features(seed: int, rows: int = 200, columns: int = 12) -> np.ndarray:
@@ -58,6 +58,49 @@ def test_members_moments_add_up(cuts: list[int]) -> None:
     # Directions have no sign of their own.
     np.testing.assert_allclose(np.abs(a), np.abs(b), atol=1e-7)
     np.testing.assert_allclose(a @ a.T, b @ b.T, atol=1e-6)
+
+
+@given(seed=st.integers(0, 50), rows=st.integers(2, 60))
+def test_a_spectrum_is_the_covariances(seed: int, rows: int) -> None:
+    x = features(seed, rows)
+    found = Spectrum.of_rows(x)
+    np.testing.assert_allclose(found.mean, x.mean(axis=0))
+    assert (np.diff(found.values) <= 0).all()
+    assert (found.values >= 0).all()
+    np.testing.assert_allclose(found.vectors.T @ found.vectors, np.eye(12), atol=1e-9)
+    covariance = np.cov(x.T, bias=True)
+    size = np.abs(covariance).max()
+    rebuilt = found.vectors * found.values @ found.vectors.T
+    np.testing.assert_allclose(rebuilt, covariance, atol=1e-9 * size)
+    moments = Spectrum.of(rows, x.sum(axis=0), x.T @ x)
+    np.testing.assert_array_equal(moments.values, found.values)
+    np.testing.assert_array_equal(moments.vectors, found.vectors)
+
+
+@given(k=st.integers(1, 12), epsilon=st.floats(1e-3, 1))
+def test_one_spectrum_makes_every_whitening(k: int, epsilon: float) -> None:
+    x = features(2)
+    spectrum = Spectrum.of_rows(x)
+    one, alone = spectrum.whitening(k, epsilon, "north"), Whitening.fit(x, k, epsilon, "north")
+    np.testing.assert_array_equal(one.transform, alone.transform)
+    np.testing.assert_array_equal(one.mean, alone.mean)
+    assert (one.epsilon, one.owner, one.columns) == (epsilon, "north", k + 1)
+    # Fewer directions are the first of more, up to the shrinkage, which is relative to their mean.
+    whole = spectrum.whitening(12, epsilon, "north").transform[:, :k]
+    ratio = one.transform / whole
+    np.testing.assert_allclose(ratio, np.broadcast_to(ratio[0], ratio.shape), rtol=1e-6)
+
+
+def test_a_spectrum_of_too_few_directions() -> None:
+    spectrum = Spectrum.of_rows(features(0, rows=5))
+    assert spectrum.whitening(10, 0.05, "north").columns == 11
+    assert spectrum.whitening(4, 0.0, "north").columns == 5
+    flat = Spectrum(np.zeros(3), np.array([2.0, 1.0, 0.0]), np.eye(3))
+    with pytest.raises(InputError, match=r"span fewer than 3 directions\. Use fewer directions"):
+        flat.whitening(3, 0.0, "north")
+    for k in (0, -1, 4):
+        with pytest.raises(InputError, match=f"{k} directions of 3 features"):
+            flat.whitening(k, 0.1, "north")
 
 
 @pytest.mark.parametrize(

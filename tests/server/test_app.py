@@ -243,10 +243,22 @@ def test_a_full_disk_is_said_so(http, upload, idle_server, monkeypatch):
     assert str(upload.path) not in answer.text
 
 
-def test_prediction_grows_with_the_workers(study):
+def test_prediction_grows_with_the_workers_and_the_rows(study):
     keys, data = study.manifest("keys", "north"), [study.manifest("data", "north")] * 2
-    one, two = (memory.predicted_bytes(keys, data, n) for n in (1, 2))
-    assert 300 << 20 < one < two < 1 << 30
+    one, two, three = (memory.predicted_bytes(keys, data, n) for n in (1, 2, 3))
+    assert one < two < three < 1 << 30
+    p, layout = study.parameters, study.layout
+    # More members, and so more rows, take more: at least their own ciphertexts.
+    ciphertext = 2 * (len(p.primes) - 1) * p.ring_degree * 8
+    a_member = layout.data_ciphertexts * ciphertext
+    assert memory.predicted_bytes(keys, data * 2, 1) >= one + 2 * a_member
+    # Never less than what is held: keys, both members' data, targets and coefficients.
+    key = (len(p.primes) - 1) * 2 * len(p.primes) * p.ring_degree * 8
+    terms = max(layout.giants) + 1 + 2
+    held = (len(layout.keys().rotations) + 2) * key + 2 * (
+        a_member + layout.weight_blocks * terms * ciphertext
+    )
+    assert one > held
 
 
 def test_hashes_are_of_the_whole_frame(upload):
