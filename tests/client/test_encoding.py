@@ -83,7 +83,18 @@ BLOCKS = Layout(512, 2, (8,), 4, 2, 2)
         (ridge("binary", learning_rates=(0.9, 0.5, 0.9)), 1, SINGLE),
         (ridge("multiclass", decay=0.2), 3, BLOCKS),
     ],
-    ids=str,
+    ids=[
+        "logistic",
+        "rates",
+        "decay",
+        "unbalanced",
+        "one-vs-rest",
+        "row-and-weight-blocks",
+        "multilabel",
+        "ridge",
+        "ridge-binary",
+        "ridge-multiclass",
+    ],
 )
 def test_training_is_the_same_as_in_clear(head, outputs, layout):
     x, y, s = study(head, outputs)
