@@ -53,7 +53,7 @@ lint: setup
 
 # pytest comes last: its summary closes the output.
 test: lint
-	$(ONE_THREAD) $(BIN)/pytest -n 2
+	$(ONE_THREAD) $(BIN)/pytest -n 2 --dist loadfile
 
 demo: setup
 	rm -rf demo

@@ -11,7 +11,7 @@ from blindtune.kernels.layout import Layout, compose
 PRODUCT = 0.12
 """A product in key switches, about the same at every level."""
 
-MOST_PIECES = 256
+MOST_PIECES = 64
 """Units of more pieces are cut evenly: the search for better cuts would cost more than it saves."""
 
 
@@ -68,36 +68,40 @@ def cut(pieces: int, units: int, workers: int, cost: Callable[[int, int], float]
     Returns:
         ``(start, stop)`` of each slice.
     """
-    best: tuple[float, list[tuple[int, int]]] | None = None
-    for count in range(1, min(workers, pieces) + 1):
-        found = _balanced(pieces, count, cost)
-        rounds = -(-units * count // workers)
-        time = rounds * max(cost(*piece) for piece in found)
-        if best is None or time < best[0]:
-            best = time, found
-    assert best is not None
-    return best[1]
+    most = min(workers, pieces)
+    cuts = _even(pieces, most) if pieces > MOST_PIECES else _balanced(pieces, most, cost)
+
+    def time(found: list[tuple[int, int]]) -> float:
+        return -(-units * len(found) // workers) * max(cost(*piece) for piece in found)
+
+    return min(cuts, key=time)
 
 
-def _balanced(pieces: int, count: int, cost: Callable[[int, int], float]) -> list[tuple[int, int]]:
-    """The cuts into ``count`` slices whose dearest slice is cheapest."""
-    if count == 1 or pieces > MOST_PIECES:
-        ends = [pieces * i // count for i in range(count + 1)]
-        return list(pairwise(ends))
-    # least[n]: the dearest slice of the best cut of the first n pieces, and where its last slice starts.
-    least = [(cost(0, n) if n else 0.0, [0]) for n in range(pieces + 1)]
-    for k in range(2, count + 1):
+def _even(pieces: int, most: int) -> list[list[tuple[int, int]]]:
+    """Cuts into 1 … most slices of about as many pieces each."""
+    ends = [[pieces * i // count for i in range(count + 1)] for count in range(1, most + 1)]
+    return [list(pairwise(e)) for e in ends]
+
+
+def _balanced(pieces: int, most: int, cost: Callable[[int, int], float]) -> list[list[tuple[int, int]]]:
+    """The cuts into 1 … most slices whose dearest slice is cheapest."""
+    costs = {(m, n): cost(m, n) for m in range(pieces) for n in range(m + 1, pieces + 1)}
+    # least[n]: the dearest slice of the best cut of the first n pieces, and where its slices start.
+    least: list[tuple[float, list[int]]] = [(costs.get((0, n), 0.0), [0]) for n in range(pieces + 1)]
+    cuts = [[(0, pieces)]]
+    for k in range(2, most + 1):
         least = [
             min(
-                ((max(least[m][0], cost(m, n)), [*least[m][1], m]) for m in range(k - 1, n)),
+                ((max(least[m][0], costs[m, n]), [*least[m][1], m]) for m in range(k - 1, n)),
                 default=(float("inf"), [0]),
             )
             for n in range(pieces + 1)
         ]
-    starts = least[pieces][1]
-    return list(zip(starts, [*starts[1:], pieces], strict=True))
+        cuts.append(list(pairwise([*least[pieces][1], pieces])))
+    return cuts
 
 
+@lru_cache(maxsize=1024)
 def _away(layout: Layout, offset: int) -> int:
     """Rotations that bring a slice's sum to its place."""
     return len(compose(offset, layout.slots, layout.keys().rotations)) if offset else 0

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from blindtune.he.secret import SecretKey
 from blindtune.kernels.layout import Layout
-from blindtune.kernels.packing import pack_block, pack_lanes, unpack_weights
+from blindtune.kernels.packing import pack_block, pack_lanes, rotate_target, unpack_weights
 from blindtune.kernels.training import Program
 from blindtune.params import ParametersLiteral
 from blindtune.server.app import create_app
@@ -81,6 +81,8 @@ class PooledStudy:
             blocks.setdefault(j, []).append(self.key.encrypt(slots))
         residual = [s * y, *(s * c for c in COEFFICIENTS)]
         parts = [(f"data-0-{j}", items) for j, items in blocks.items()]
+        targets = rotate_target(pack_lanes(residual[0], self.layout), self.layout)
+        parts.append(("target-0-0", [self.key.encrypt(t) for t in targets]))
         parts.append(("residual-0-0-0", [self.key.encrypt(pack_lanes(r, self.layout)) for r in residual]))
         path = self.directory / (name or member)
         write_bundle(path, self.manifest("data", member), parts)
