@@ -12,9 +12,6 @@ from blindtune.he import memfile
 from blindtune.he.engine import CheckedEngine, Ciphertext, KeySet
 from blindtune.params import Parameters
 
-SEAL_VERSION = "4.3"
-"""The serialisation version: SEAL refuses blobs of another minor version."""
-
 
 def sealapi() -> Any:
     """TenSEAL's raw SEAL binding, imported when first used."""

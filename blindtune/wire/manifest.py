@@ -65,7 +65,7 @@ class ProgramModel(_Model):
 
 
 class EngineModel(_Model):
-    """The library whose serialisation the parts use."""
+    """The library whose serialisation the parts use; SEAL refuses blobs of another minor version."""
 
     name: Literal["seal"] = "seal"
     version: Literal["4.3"] = "4.3"
