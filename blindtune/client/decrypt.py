@@ -12,7 +12,7 @@ from blindtune.client.encoding import decode
 from blindtune.client.study import Settings, StudyDirectory
 from blindtune.errors import BundleError, EngineError, InputError, KeyFileError
 from blindtune.he.secret import SecretKey
-from blindtune.models.calibration import Calibration, calibrate
+from blindtune.models.calibration import Calibration, calibrate, identity
 from blindtune.models.linear import LinearHead
 from blindtune.wire.bundle import Bundle
 
@@ -82,20 +82,19 @@ def finish(
     data = directory.embeddings()
     held = data.indices("val")
     logits = data.features[held].astype(np.float64) @ weight.T + bias
-    calibration = calibrate(logits, data.labels[held], settings.kind)
-    return tuple(  # type: ignore[return-value]
-        LinearHead(*pair, settings.classes, settings.kind, settings.backbone, _provenance(settings, how, c))
-        for pair, c in (
-            (calibration.fold(weight, bias), calibration),
-            ((weight, bias), None),
-        )
-    )
+
+    def head(calibration: Calibration) -> LinearHead:
+        layer = calibration.fold(weight, bias)
+        provenance = _provenance(settings, how, calibration.mode)
+        return LinearHead(*layer, settings.classes, settings.kind, settings.backbone, provenance)
+
+    return head(calibrate(logits, data.labels[held], settings.kind)), head(identity(settings.outputs))
 
 
-def _provenance(settings: Settings, how: str, calibration: Calibration | None) -> dict[str, object]:
+def _provenance(settings: Settings, how: str, calibration: str) -> dict[str, object]:
     return {
         "trained": how,
-        "calibration": calibration.mode if calibration else "none",
+        "calibration": calibration,
         "security": settings.security,
         "members": len(settings.members),
         "blindtune": __version__,
