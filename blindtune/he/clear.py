@@ -51,31 +51,33 @@ class ClearEngine(CheckedEngine):
     def _subtract(self, a: Slots, b: Slots) -> Slots:
         return a - b
 
-    def _multiply_accumulate(self, lefts: list[Slots], rights: list[Slots], onto: Slots | None) -> Slots:
-        total = np.zeros(self.parameters.slots, np.complex128) if onto is None else onto.copy()
-        for a, b in zip(lefts, rights, strict=True):
-            total += a * b
-        return total
+    def _multiply_accumulate(
+        self, lefts: list[Slots], rights: list[list[Slots]], onto: list[Slots] | None
+    ) -> list[Slots]:
+        totals = []
+        for k, row in enumerate(rights):
+            total = np.zeros(self.parameters.slots, np.complex128) if onto is None else onto[k].copy()
+            for a, b in zip(lefts, row, strict=True):
+                total += a * b
+            totals.append(total)
+        return totals
 
-    def _relinearise(self, a: Slots) -> Slots:
-        return a
+    def _relinearise(self, batch: list[Slots]) -> list[Slots]:
+        return batch
 
-    def _rescale(self, a: Slots, level: int) -> Slots:
-        return a * self.parameters.drift(level)
+    def _rescale(self, batch: list[Slots], level: int) -> list[Slots]:
+        return [a * self.parameters.drift(level) for a in batch]
 
     def _multiply_scalar(self, a: Slots, factor: float, level: int) -> Slots:
         return a * factor
 
-    def _rotate(self, a: Slots, steps: int) -> Slots:
-        return np.roll(a, -steps)
+    def _rotate(self, batch: list[Slots], steps: int, onto: list[Slots] | None) -> list[Slots]:
+        return _onto([np.roll(a, -steps) for a in batch], onto)
 
-    def _conjugate(self, a: Slots) -> Slots:
-        return np.conj(a)
+    def _conjugate(self, batch: list[Slots], onto: list[Slots] | None) -> list[Slots]:
+        return _onto([np.conj(a) for a in batch], onto)
 
     def _at_level(self, a: Slots, level: int) -> Slots:
-        return a
-
-    def _lower(self, a: Slots, level: int) -> Slots:
         return a
 
 
@@ -97,14 +99,29 @@ class CountingEngine(CheckedEngine):
 
     def _add(self, a: Any, b: Any) -> Any: ...
     def _subtract(self, a: Any, b: Any) -> Any: ...
-    def _multiply_accumulate(self, lefts: list[Any], rights: list[Any], onto: Any | None) -> Any: ...
-    def _relinearise(self, a: Any) -> Any: ...
-    def _rescale(self, a: Any, level: int) -> Any: ...
     def _multiply_scalar(self, a: Any, factor: float, level: int) -> Any: ...
-    def _rotate(self, a: Any, steps: int) -> Any: ...
-    def _conjugate(self, a: Any) -> Any: ...
     def _at_level(self, a: Any, level: int) -> Any: ...
-    def _lower(self, a: Any, level: int) -> Any: ...
+
+    def _multiply_accumulate(
+        self, lefts: list[Any], rights: list[list[Any]], onto: list[Any] | None
+    ) -> list[Any]:
+        return [None] * len(rights)
+
+    def _relinearise(self, batch: list[Any]) -> list[Any]:
+        return batch
+
+    def _rescale(self, batch: list[Any], level: int) -> list[Any]:
+        return batch
+
+    def _rotate(self, batch: list[Any], steps: int, onto: list[Any] | None) -> list[Any]:
+        return batch
+
+    def _conjugate(self, batch: list[Any], onto: list[Any] | None) -> list[Any]:
+        return batch
+
+
+def _onto(batch: list[Slots], onto: list[Slots] | None) -> list[Slots]:
+    return batch if onto is None else [a + b for a, b in zip(batch, onto, strict=True)]
 
 
 def _books(data: bytes, levels: int) -> tuple[int, bool, int]:

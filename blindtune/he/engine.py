@@ -82,30 +82,39 @@ class Engine(Protocol):
         """``a - b``; both at one level and scale."""
 
     def multiply_accumulate(
-        self, lefts: Sequence[Ciphertext], rights: Sequence[Ciphertext], onto: Ciphertext | None = None
-    ) -> Ciphertext:
-        """``onto + Σ lefts[i] · rights[i]``, neither relinearised nor rescaled."""
+        self,
+        lefts: Sequence[Ciphertext],
+        rights: Sequence[Sequence[Ciphertext]],
+        onto: Sequence[Ciphertext] | None = None,
+    ) -> list[Ciphertext]:
+        """``onto[k] + Σ lefts[i] · rights[k][i]`` for every k, neither relinearised nor rescaled."""
 
-    def relinearise(self, a: Ciphertext) -> Ciphertext:
+    def relinearise(self, batch: Sequence[Ciphertext]) -> list[Ciphertext]:
         """Back to two polynomials."""
 
-    def rescale(self, a: Ciphertext) -> Ciphertext:
-        """Divide a product by its level's prime: one level down, nominal scale."""
+    def rescale(self, batch: Sequence[Ciphertext]) -> list[Ciphertext]:
+        """Divide products by their level's prime: one level down, nominal scale."""
 
     def multiply_scalar(self, a: Ciphertext, factor: float) -> Ciphertext:
         """``factor · a`` for a public real number, rescaled: one level down."""
 
-    def rotate(self, a: Ciphertext, steps: int) -> Ciphertext:
-        """Slot ``s`` of the result is slot ``s + steps`` of ``a``, cyclically; needs that key."""
+    def rotate(
+        self, batch: Sequence[Ciphertext], steps: int, onto: Sequence[Ciphertext] | None = None
+    ) -> list[Ciphertext]:
+        """Slot ``s`` of a result is slot ``s + steps``, cyclically; needs that key.
 
-    def conjugate(self, a: Ciphertext) -> Ciphertext:
-        """Complex conjugate of every slot."""
+        Args:
+            onto: added to the rotated ciphertexts, relinearised if they are not: both key switches
+                then share one division by the special prime.
+        """
+
+    def conjugate(
+        self, batch: Sequence[Ciphertext], onto: Sequence[Ciphertext] | None = None
+    ) -> list[Ciphertext]:
+        """Complex conjugate of every slot, added to ``onto`` as in :meth:`rotate`."""
 
     def at_level(self, a: Ciphertext, level: int) -> Ciphertext:
         """The same values at a lower level."""
-
-    def lower(self, a: Ciphertext, level: int) -> Ciphertext:
-        """:meth:`at_level` in the memory of ``a``, which must not be used again."""
 
     def dump(self, a: Ciphertext) -> bytes:
         """Serialise, for another process or the wire."""
@@ -129,41 +138,51 @@ class CheckedEngine(ABC):
         return self._as(a, self._timed("add", a.level, self._subtract, a.raw, b.raw))
 
     def multiply_accumulate(
-        self, lefts: Sequence[Ciphertext], rights: Sequence[Ciphertext], onto: Ciphertext | None = None
-    ) -> Ciphertext:
-        if not lefts or len(lefts) != len(rights):
-            raise EngineError(f"a product sum of {len(lefts)} by {len(rights)} ciphertexts")
+        self,
+        lefts: Sequence[Ciphertext],
+        rights: Sequence[Sequence[Ciphertext]],
+        onto: Sequence[Ciphertext] | None = None,
+    ) -> list[Ciphertext]:
+        if not lefts or not rights or any(len(row) != len(lefts) for row in rights):
+            raise EngineError(f"product sums of {len(lefts)} by {[len(row) for row in rights]} ciphertexts")
         first = lefts[0]
-        for c in (*lefts, *rights):
+        for c in (*lefts, *(c for row in rights for c in row)):
             _same(first, c)
         if first.product or first.size != 2:
             raise EngineError("a product of unrescaled or unrelinearised ciphertexts")
         if first.level < 1:
             raise EngineError("no level left for a product", remedy="Plan fewer steps or a larger ring.")
-        if onto is not None and (onto.level != first.level or not onto.product or onto.size != 3):
-            raise EngineError("a product sum onto a ciphertext of another level or scale")
-        raw = self._timed(
+        if onto is not None and len(onto) != len(rights):
+            raise EngineError(f"{len(rights)} product sums onto {len(onto)} ciphertexts")
+        for c in onto or ():
+            if c.level != first.level or not c.product or c.size != 3:
+                raise EngineError("a product sum onto a ciphertext of another level or scale")
+        raws = self._timed(
             "multiply",
             first.level,
             self._multiply_accumulate,
-            [c.raw for c in lefts],
-            [c.raw for c in rights],
-            None if onto is None else onto.raw,
-            count=len(lefts),
+            _raws(lefts),
+            [_raws(row) for row in rights],
+            None if onto is None else _raws(onto),
+            count=len(lefts) * len(rights),
         )
-        return Ciphertext(raw, first.level, product=True, size=3)
+        return [Ciphertext(raw, first.level, product=True, size=3) for raw in raws]
 
-    def relinearise(self, a: Ciphertext) -> Ciphertext:
-        if a.size != 3:
+    def relinearise(self, batch: Sequence[Ciphertext]) -> list[Ciphertext]:
+        first = _alike(batch)
+        if first.size != 3:
             raise EngineError("nothing to relinearise")
-        raw = self._timed("relinearise", a.level, self._relinearise, a.raw)
-        return Ciphertext(raw, a.level, a.product, size=2)
+        found = self._timed("relinearise", first.level, self._relinearise, _raws(batch), count=len(batch))
+        return [Ciphertext(raw, first.level, first.product, size=2) for raw in found]
 
-    def rescale(self, a: Ciphertext) -> Ciphertext:
-        if not a.product:
+    def rescale(self, batch: Sequence[Ciphertext]) -> list[Ciphertext]:
+        first = _alike(batch)
+        if not first.product:
             raise EngineError("nothing to rescale")
-        raw = self._timed("rescale", a.level, self._rescale, a.raw, a.level)
-        return Ciphertext(raw, a.level - 1, product=False, size=a.size)
+        found = self._timed(
+            "rescale", first.level, self._rescale, _raws(batch), first.level, count=len(batch)
+        )
+        return [Ciphertext(raw, first.level - 1, product=False, size=first.size) for raw in found]
 
     def multiply_scalar(self, a: Ciphertext, factor: float) -> Ciphertext:
         if a.product or a.size != 2 or a.level < 1:
@@ -173,33 +192,56 @@ class CheckedEngine(ABC):
         raw = self._timed("multiply_scalar", a.level, self._multiply_scalar, a.raw, factor, a.level)
         return Ciphertext(raw, a.level - 1)
 
-    def rotate(self, a: Ciphertext, steps: int) -> Ciphertext:
+    def rotate(
+        self, batch: Sequence[Ciphertext], steps: int, onto: Sequence[Ciphertext] | None = None
+    ) -> list[Ciphertext]:
         steps %= self.parameters.slots
-        if steps == 0:
-            return a
+        if steps == 0 and onto is None:
+            return list(batch)
         if steps not in self.keys.rotations:
             raise EngineError(f"no key for a rotation by {steps}", remedy="Make keys from this study's plan.")
-        if a.size != 2:
-            raise EngineError("a rotation before relinearisation")
-        return self._as(a, self._timed("rotate", a.level, self._rotate, a.raw, steps))
+        return self._switched(batch, onto, self._rotate, steps)
 
-    def conjugate(self, a: Ciphertext) -> Ciphertext:
-        if a.size != 2:
-            raise EngineError("a conjugation before relinearisation")
-        return self._as(a, self._timed("rotate", a.level, self._conjugate, a.raw))
+    def conjugate(
+        self, batch: Sequence[Ciphertext], onto: Sequence[Ciphertext] | None = None
+    ) -> list[Ciphertext]:
+        return self._switched(batch, onto, self._conjugate)
+
+    def _switched(
+        self,
+        batch: Sequence[Ciphertext],
+        onto: Sequence[Ciphertext] | None,
+        switch: Callable[..., list[Any]],
+        *arguments: int,
+    ) -> list[Ciphertext]:
+        """Rotations, or conjugations, and what they are added to."""
+        first = _alike(batch)
+        if first.size != 2:
+            raise EngineError("a rotation or conjugation before relinearisation")
+        name = "rotate"
+        if onto is not None:
+            other = _alike(onto)
+            if len(onto) != len(batch) or (other.level, other.product) != (first.level, first.product):
+                raise EngineError("a rotation onto a ciphertext of another level or scale, or too few")
+            if other.size == 3:
+                name = "rotate_relinearise"
+        raws = self._timed(
+            name,
+            first.level,
+            switch,
+            _raws(batch),
+            *arguments,
+            None if onto is None else _raws(onto),
+            count=len(batch),
+        )
+        return [self._as(first, raw) for raw in raws]
 
     def at_level(self, a: Ciphertext, level: int) -> Ciphertext:
-        return self._switched(a, level, self._at_level)
-
-    def lower(self, a: Ciphertext, level: int) -> Ciphertext:
-        return self._switched(a, level, self._lower)
-
-    def _switched(self, a: Ciphertext, level: int, switch: Callable[[Any, int], Any]) -> Ciphertext:
         if level == a.level:
             return a
         if not 0 <= level < a.level or a.product:
             raise EngineError(f"level {a.level} cannot become level {level}")
-        return Ciphertext(self._timed("switch", a.level, switch, a.raw, level), level, size=a.size)
+        return Ciphertext(self._timed("switch", a.level, self._at_level, a.raw, level), level, size=a.size)
 
     def dump(self, a: Ciphertext) -> bytes:
         return self._timed("dump", a.level, self._dump, a)
@@ -232,21 +274,34 @@ class CheckedEngine(ABC):
     @abstractmethod
     def _subtract(self, a: Any, b: Any) -> Any: ...
     @abstractmethod
-    def _multiply_accumulate(self, lefts: list[Any], rights: list[Any], onto: Any | None) -> Any: ...
+    def _multiply_accumulate(
+        self, lefts: list[Any], rights: list[list[Any]], onto: list[Any] | None
+    ) -> list[Any]: ...
     @abstractmethod
-    def _relinearise(self, a: Any) -> Any: ...
+    def _relinearise(self, batch: list[Any]) -> list[Any]: ...
     @abstractmethod
-    def _rescale(self, a: Any, level: int) -> Any: ...
+    def _rescale(self, batch: list[Any], level: int) -> list[Any]: ...
     @abstractmethod
     def _multiply_scalar(self, a: Any, factor: float, level: int) -> Any: ...
     @abstractmethod
-    def _rotate(self, a: Any, steps: int) -> Any: ...
+    def _rotate(self, batch: list[Any], steps: int, onto: list[Any] | None) -> list[Any]: ...
     @abstractmethod
-    def _conjugate(self, a: Any) -> Any: ...
+    def _conjugate(self, batch: list[Any], onto: list[Any] | None) -> list[Any]: ...
     @abstractmethod
     def _at_level(self, a: Any, level: int) -> Any: ...
-    @abstractmethod
-    def _lower(self, a: Any, level: int) -> Any: ...
+
+
+def _raws(batch: Sequence[Ciphertext]) -> list[Any]:
+    return [c.raw for c in batch]
+
+
+def _alike(batch: Sequence[Ciphertext]) -> Ciphertext:
+    """The first of a batch, which must agree in level, scale and size."""
+    if not batch:
+        raise EngineError("an operation on no ciphertext")
+    for c in batch:
+        _same(batch[0], c)
+    return batch[0]
 
 
 def _same(a: Ciphertext, b: Ciphertext) -> None:

@@ -7,87 +7,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from blindtune.errors import EngineError, MissingPackageError, ParametersError
+from blindtune.errors import EngineError
 from blindtune.he import memfile
+from blindtune.he.codec import SealCodec, conjugation_element, galois_element, sealapi
 from blindtune.he.engine import CheckedEngine, Ciphertext, KeySet
 from blindtune.params import Parameters
-
-
-def sealapi() -> Any:
-    """TenSEAL's raw SEAL binding, imported when first used."""
-    try:
-        import tenseal.sealapi as api
-    except ImportError as error:
-        raise MissingPackageError(
-            "TenSEAL is not installed", remedy="pip install tenseal (Python 3.11 or newer)."
-        ) from error
-    return api
-
-
-def context(parameters: Parameters) -> Any:
-    """SEAL's context for checked parameters.
-
-    Raises:
-        ParametersError: SEAL itself refuses them.
-    """
-    s = sealapi()
-    literal = s.EncryptionParameters(s.SCHEME_TYPE.CKKS)
-    literal.set_poly_modulus_degree(parameters.ring_degree)
-    literal.set_coeff_modulus([s.Modulus(q) for q in parameters.primes])
-    # The 2024 table has been applied by blindtune.params; SEAL's looser one says nothing more.
-    made = s.SEALContext(literal, True, s.SEC_LEVEL_TYPE.NONE)
-    if not made.parameters_set():
-        raise ParametersError(made.parameters_error_message())
-    return made
-
-
-def galois_element(steps: int, ring_degree: int) -> int:
-    """The Galois element of a left rotation by ``steps`` slots."""
-    return pow(3, steps % (ring_degree // 2), 2 * ring_degree)
-
-
-def conjugation_element(ring_degree: int) -> int:
-    """The Galois element of complex conjugation."""
-    return 2 * ring_degree - 1
-
-
-class SealCodec:
-    """Reads and writes SEAL's objects as bytes; everything read is checked against the parameters."""
-
-    def __init__(self, parameters: Parameters) -> None:
-        self.parameters, self.context = parameters, context(parameters)
-        self.parms_ids = _parms_ids(self.context)
-        self._level_of = {tuple(p): level for level, p in self.parms_ids.items()}
-
-    def read(self, target: Any, data: bytes, what: str) -> Any:
-        """Load ``data`` into the SEAL object ``target``.
-
-        Raises:
-            EngineError: damaged, or of other parameters.
-        """
-        try:
-            memfile.from_bytes(lambda path: target.load(self.context, path), data)
-        except (RuntimeError, ValueError, IndexError, MemoryError) as error:
-            raise EngineError(
-                f"{what} does not load: damaged, or of other parameters",
-                remedy="Encrypt the study again and compare the checksums.",
-            ) from error
-        return target
-
-    def ciphertext(self, data: bytes) -> Ciphertext:
-        """A ciphertext with its level and scale.
-
-        Raises:
-            EngineError: damaged, of another kind, level or scale.
-        """
-        raw = self.read(sealapi().Ciphertext(), data, "a ciphertext")
-        level = self._level_of.get(tuple(raw.parms_id()))
-        scale, nominal = raw.scale, self.parameters.scale
-        if level is None or raw.size() not in (2, 3) or not raw.is_ntt_form() or raw.is_transparent():
-            raise EngineError("a ciphertext of another kind than this study's")
-        if scale not in (nominal, nominal**2):
-            raise EngineError("a ciphertext at another scale than this study's")
-        return Ciphertext(raw, level, product=scale != nominal, size=raw.size())
 
 
 class SealEngine(CheckedEngine):
@@ -141,30 +65,37 @@ class SealEngine(CheckedEngine):
         self._evaluator.sub(a, b, out)
         return out
 
-    def _multiply_accumulate(self, lefts: list[Any], rights: list[Any], onto: Any | None) -> Any:
-        total, term = self._s.Ciphertext(), self._s.Ciphertext()
-        start = 0
-        if onto is None:
-            self._evaluator.multiply(lefts[0], rights[0], total)
-            start = 1
-        for i in range(start, len(lefts)):
-            self._evaluator.multiply(lefts[i], rights[i], term)
-            if onto is not None and i == 0:
-                self._evaluator.add(onto, term, total)
-            else:
-                self._evaluator.add_inplace(total, term)
-        return total
+    def _multiply_accumulate(
+        self, lefts: list[Any], rights: list[list[Any]], onto: list[Any] | None
+    ) -> list[Any]:
+        totals = []
+        for k, row in enumerate(rights):
+            total, term = None if onto is None else onto[k], self._s.Ciphertext()
+            for a, b in zip(lefts, row, strict=True):
+                self._evaluator.multiply(a, b, term)
+                if total is None:
+                    total, term = term, self._s.Ciphertext()
+                else:
+                    total = self._add(total, term)
+            totals.append(total)
+        return totals
 
-    def _relinearise(self, a: Any) -> Any:
-        out = self._s.Ciphertext()
-        self._evaluator.relinearize(a, self._relin, out)
-        return out
+    def _relinearise(self, batch: list[Any]) -> list[Any]:
+        found = []
+        for a in batch:
+            out = self._s.Ciphertext()
+            self._evaluator.relinearize(a, self._relin, out)
+            found.append(out)
+        return found
 
-    def _rescale(self, a: Any, level: int) -> Any:
-        out = self._s.Ciphertext()
-        self._evaluator.rescale_to_next(a, out)
-        out.scale = self.parameters.scale
-        return out
+    def _rescale(self, batch: list[Any], level: int) -> list[Any]:
+        found = []
+        for a in batch:
+            out = self._s.Ciphertext()
+            self._evaluator.rescale_to_next(a, out)
+            out.scale = self.parameters.scale
+            found.append(out)
+        return found
 
     def _multiply_scalar(self, a: Any, factor: float, level: int) -> Any:
         plain, out = self._s.Plaintext(), self._s.Ciphertext()
@@ -172,35 +103,25 @@ class SealEngine(CheckedEngine):
         prime = float(self.parameters.primes[level])
         self._encoder.encode(factor, self._codec.parms_ids[level], prime, plain)
         self._evaluator.multiply_plain(a, plain, out)
-        return self._rescale(out, level)
+        return self._rescale([out], level)[0]
 
-    def _rotate(self, a: Any, steps: int) -> Any:
-        return self._apply(a, galois_element(steps, self.parameters.ring_degree))
+    def _rotate(self, batch: list[Any], steps: int, onto: list[Any] | None) -> list[Any]:
+        return self._apply(batch, galois_element(steps, self.parameters.ring_degree), onto)
 
-    def _conjugate(self, a: Any) -> Any:
-        return self._apply(a, conjugation_element(self.parameters.ring_degree))
+    def _conjugate(self, batch: list[Any], onto: list[Any] | None) -> list[Any]:
+        return self._apply(batch, conjugation_element(self.parameters.ring_degree), onto)
 
-    def _apply(self, a: Any, element: int) -> Any:
-        out = self._s.Ciphertext()
-        self._evaluator.apply_galois(a, element, self._galois[element], out)
-        return out
+    def _apply(self, batch: list[Any], element: int, onto: list[Any] | None) -> list[Any]:
+        if onto is not None and onto[0].size() == 3:
+            onto = self._relinearise(onto)
+        found = []
+        for k, a in enumerate(batch):
+            out = self._s.Ciphertext()
+            self._evaluator.apply_galois(a, element, self._galois[element], out)
+            found.append(out if onto is None else self._add(out, onto[k]))
+        return found
 
     def _at_level(self, a: Any, level: int) -> Any:
         out = self._s.Ciphertext()
         self._evaluator.mod_switch_to(a, self._codec.parms_ids[level], out)
         return out
-
-    def _lower(self, a: Any, level: int) -> Any:
-        # In place SEAL keeps the buffer, so lowering the dataset again and again takes no more memory.
-        self._evaluator.mod_switch_to_inplace(a, self._codec.parms_ids[level])
-        return a
-
-
-def _parms_ids(made: Any) -> dict[int, list[int]]:
-    """SEAL's identifier of each level."""
-    ids = {}
-    data = made.first_context_data()
-    while data is not None:
-        ids[data.chain_index()] = data.parms_id()
-        data = data.next_context_data()
-    return ids

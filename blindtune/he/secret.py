@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 
 from blindtune.errors import EngineError, KeyFileError
 from blindtune.he import memfile
+from blindtune.he.codec import SealCodec, conjugation_element, galois_element, sealapi
 from blindtune.he.engine import Ciphertext, KeySet
-from blindtune.he.seal import SealCodec, SealEngine, conjugation_element, galois_element, sealapi
+from blindtune.he.seal import SealEngine
 from blindtune.params import Parameters
 
 

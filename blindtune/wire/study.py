@@ -7,8 +7,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from blindtune.errors import BundleError, EngineError
+from blindtune.he.codec import conjugation_element, galois_element
 from blindtune.he.engine import Ciphertext, Engine
-from blindtune.he.seal import SealEngine, conjugation_element, galois_element
+from blindtune.he.seal import SealEngine
 from blindtune.kernels.executor import ForkExecutor
 from blindtune.kernels.layout import Layout
 from blindtune.kernels.training import Trainer, train
