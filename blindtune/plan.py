@@ -142,16 +142,16 @@ def plan(
             remedy="Use fewer directions or fewer lanes.",
         )
     workers = cores or os.cpu_count() or 1
-    fitting = [x for x in layouts if cost.memory_bytes(x, program, chosen, workers) <= memory_limit]
+    fitting = [x for x in layouts if cost.memory_bytes(x, program, chosen) <= memory_limit]
     if not fitting:
-        least = min(cost.memory_bytes(x, program, chosen, workers) for x in layouts)
+        least = min(cost.memory_bytes(x, program, chosen) for x in layouts)
         raise PlanError(
             f"{rows} rows need at least {least / 2**30:.1f} GiB on the server, the limit is "
             f"{memory_limit / 2**30:.1f} GiB",
             remedy="Use fewer rows or directions, or a server with more memory (--memory).",
         )
     best = min(fitting, key=lambda x: _price(x, program, chosen))
-    predicted = cost.predict(best, program, chosen, workers)
+    predicted = cost.predict(best, program, chosen)
     if predicted.upload_bytes > upload_limit:
         raise PlanError(
             f"{predicted.upload_bytes / 2**30:.1f} GiB to upload, the limit is {upload_limit / 2**30:.1f}",

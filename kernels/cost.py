@@ -11,10 +11,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from blindtune.he.clear import CountingEngine
-from blindtune.kernels.executor import SerialExecutor
 from blindtune.kernels.layout import Layout
 from blindtune.kernels.polynomial import DEPTH
-from blindtune.kernels.training import Program, Trainer, train
+from blindtune.kernels.training import BATCH, Program, Trainer
 from blindtune.params import Parameters
 
 COMPRESSED = 1.2
@@ -31,6 +30,7 @@ _NANOSECONDS = {
     "multiply": (21.0, 0.0),
     "relinearise": (70.0, 12.0),
     "rotate": (65.0, 13.0),
+    "rotate_relinearise": (125.0, 25.0),
     "rescale": (30.0, 0.0),
     "multiply_scalar": (40.0, 0.0),
     "add": (6.0, 0.0),
@@ -72,39 +72,51 @@ def seconds(operation: str, level: int, ring_degree: int) -> float:
     return 1e-9 * ring_degree * limbs * (limb + digit * (limbs + 1))
 
 
+def core_seconds(operations: Mapping[tuple[str, int], int], ring_degree: int) -> float:
+    """Predicted seconds of operations by (operation, level), on one core; transport costs nothing."""
+    return sum(
+        n * seconds(name, level, ring_degree)
+        for (name, level), n in operations.items()
+        if name in _NANOSECONDS
+    )
+
+
 def residual_ciphertexts(layout: Layout, program: Program) -> int:
     """Ciphertexts of targets, rotated ones included, and of coefficients."""
     terms = (max(program.sets) + 1) * (1 + (program.degree + 1) // 2) + max(layout.giants)
     return layout.weight_blocks * layout.row_blocks * terms
 
 
+def residue_bytes(p: Parameters) -> list[int]:
+    """Bytes that the accelerated engine keeps a residue of each prime in."""
+    return [4 if q < 1 << 32 else 8 for q in p.primes]
+
+
 def ciphertext_bytes(p: Parameters) -> int:
     """Memory of a fresh ciphertext."""
-    return 2 * (p.levels + 1) * p.ring_degree * 8
+    return 2 * sum(residue_bytes(p)[:-1]) * p.ring_degree
 
 
 def key_memory(layout: Layout, p: Parameters) -> int:
     """Memory of the loaded evaluation keys."""
-    limbs = len(p.primes)
-    return (len(layout.keys().rotations) + 2) * (limbs - 1) * 2 * limbs * p.ring_degree * 8
+    digits = len(p.primes) - 1
+    return (len(layout.keys().rotations) + 2) * digits * 2 * sum(residue_bytes(p)) * p.ring_degree
 
 
-def memory_bytes(layout: Layout, program: Program, p: Parameters, workers: int) -> int:
-    """Predicted peak of the server's job over all its processes.
-
-    Keys and fresh ciphertexts are loaded once and shared. A worker that lowers the dataset in place
-    gets copies of the pages that it touches, one level below the fresh ones.
-    """
+def memory_bytes(layout: Layout, program: Program, p: Parameters) -> int:
+    """Predicted peak of the server's job."""
     fresh = ciphertext_bytes(p)
-    data = layout.data_ciphertexts * fresh
-    lowered = data * p.levels // (p.levels + 1) if program.steps > 1 else 0
-    working = max(layout.giants) * layout.row_blocks + 2 * layout.baby * len(layout.widths)
-    once = LOADED * key_memory(layout, p) + data + residual_ciphertexts(layout, program) * fresh
-    return int(once + PROCESS_BYTES + workers * (lowered + working * fresh + PROCESS_BYTES))
+    heads, columns = layout.weight_blocks, len(layout.widths)
+    rows = min(layout.row_blocks, max(1, BATCH // heads))
+    working = heads * columns * layout.baby * 2.5
+    if program.steps > 1:
+        working += rows * heads * (max(layout.giants) + 8)
+    study = layout.data_ciphertexts + residual_ciphertexts(layout, program)
+    return int((study + working) * fresh + LOADED * key_memory(layout, p) + PROCESS_BYTES)
 
 
 def count(layout: Layout, program: Program, p: Parameters) -> dict[tuple[str, int], int]:
-    """Operations by (operation, level), exactly, for one worker."""
+    """Operations by (operation, level), exactly."""
     engine = CountingEngine(p, layout.keys())
     fresh = engine.encrypt()
     data = {
@@ -122,11 +134,11 @@ def count(layout: Layout, program: Program, p: Parameters) -> dict[tuple[str, in
         for i in range(layout.row_blocks)
     }
     targets = {(k, i): [fresh] * max(layout.giants) for _, k, i in residuals}
-    train(SerialExecutor(Trainer(engine, layout, data, residuals, targets)), layout, program, p.levels)
+    Trainer(engine, layout, data, residuals, targets).train(program)
     return dict(engine.ledger.counts)
 
 
-def predict(layout: Layout, program: Program, p: Parameters, workers: int) -> Cost:
+def predict(layout: Layout, program: Program, p: Parameters) -> Cost:
     """The cost of a study."""
     operations = count(layout, program, p)
     bits = p.modulus_bits
@@ -135,10 +147,10 @@ def predict(layout: Layout, program: Program, p: Parameters, workers: int) -> Co
     data = layout.data_ciphertexts + residual_ciphertexts(layout, program)
     return Cost(
         operations=operations,
-        core_seconds=sum(n * seconds(name, level, p.ring_degree) for (name, level), n in operations.items()),
+        core_seconds=core_seconds(operations, p.ring_degree),
         upload_bytes=int(data * seeded * (bits - _special_bits(p))),
         key_bytes=int((len(layout.keys().rotations) + 2) * digits * seeded * bits),
-        memory_bytes=memory_bytes(layout, program, p, workers),
+        memory_bytes=memory_bytes(layout, program, p),
     )
 
 

@@ -9,9 +9,7 @@ of different widths avoid padding 192 columns to 256: 96 complex features are wi
 
 from __future__ import annotations
 
-from collections import deque
 from dataclasses import dataclass
-from functools import lru_cache
 
 from blindtune.errors import PlanError
 from blindtune.he.engine import KeySet
@@ -86,29 +84,3 @@ class Layout:
         if max(self.giants) > 1:
             steps |= {bc, self.slots - bc}
         return KeySet(tuple(sorted(s % self.slots for s in steps if s % self.slots)))
-
-
-@lru_cache(maxsize=256)
-def compose(offset: int, slots: int, rotations: tuple[int, ...]) -> tuple[int, ...]:
-    """The shortest sequence of available rotations that adds up to ``offset`` modulo ``slots``.
-
-    Raises:
-        PlanError: none does.
-    """
-    target = offset % slots
-    came: dict[int, tuple[int, int]] = {0: (0, 0)}
-    queue = deque([0])
-    while queue and target not in came:
-        at = queue.popleft()
-        for step in rotations:
-            to = (at + step) % slots
-            if to not in came:
-                came[to] = (at, step)
-                queue.append(to)
-    if target not in came:
-        raise PlanError(f"no rotations add up to {offset}")
-    path = []
-    while target:
-        target, step = came[target]
-        path.append(step)
-    return tuple(path)

@@ -7,8 +7,9 @@ Notation of :mod:`blindtune.kernels.layout`; ``D[g, b]`` is the packed diagonal 
   the gradient in the layout of ``v``.
 
 Each inner sum is relinearised once. Giant steps run as a Horner chain and baby rotations as a chain of
-single steps, so the keys are few; a part of a sum (for another worker) is brought to its place by
-:func:`~blindtune.kernels.layout.compose`. Halevi and Shoup 2014 introduced the diagonal method.
+single steps, so the keys are few; a link of a Horner chain rotates and relinearises with one division by
+the special prime. Heads and row blocks go through every operation as one batch: an engine reads the
+dataset and a key once for all of them. Halevi and Shoup 2014 introduced the diagonal method.
 """
 
 from __future__ import annotations
@@ -16,106 +17,126 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from blindtune.he.engine import Ciphertext, Engine
-from blindtune.kernels.layout import Layout, compose
+from blindtune.kernels.layout import Layout
 
-Diagonal = Callable[[int, int, int], Ciphertext]
-"""``(column block, giant step, baby step)`` to its ciphertext at the level of the other factor."""
+Diagonal = Callable[[int, int, int, int], Ciphertext]
+"""``(row block, column block, giant step, baby step)`` to its ciphertext, at the other factor's level."""
 
-
-def chain(engine: Engine, first: Ciphertext, step: int, count: int) -> list[Ciphertext]:
-    """``first`` rotated by 0, step, …, (count - 1)·step slots."""
-    out = [first]
-    for _ in range(count - 1):
-        out.append(engine.rotate(out[-1], step))
-    return out
+Grid = list[list[Ciphertext]]
 
 
-def place(engine: Engine, layout: Layout, value: Ciphertext, offset: int) -> Ciphertext:
-    """``value`` rotated by ``offset`` with the keys that there are."""
-    for step in compose(offset, layout.slots, engine.keys.rotations):
-        value = engine.rotate(value, step)
-    return value
+def baby_steps(engine: Engine, layout: Layout, weights: Sequence[Sequence[Ciphertext]]) -> list[Grid]:
+    """The rotations of the weights that :func:`forward` needs.
 
+    Args:
+        weights: by weight block and column block.
 
-def baby_steps(engine: Engine, layout: Layout, weights: Sequence[Ciphertext]) -> list[list[Ciphertext]]:
-    """The rotations of every column block's weights that :func:`forward` needs."""
-    return [chain(engine, v, layout.lanes, layout.baby) for v in weights]
+    Returns:
+        By weight block, column block and baby step.
+    """
+    columns = len(layout.widths)
+    links = [[c for block in weights for c in block]]
+    for _ in range(layout.baby - 1):
+        links.append(engine.rotate(links[-1], layout.lanes))
+    return [[[link[k * columns + j] for link in links] for j in range(columns)] for k in range(len(weights))]
 
 
 def forward(
-    engine: Engine,
-    layout: Layout,
-    diagonal: Diagonal,
-    babies: Sequence[Sequence[Ciphertext]],
-    start: int,
-    stop: int,
-) -> Ciphertext:
-    """The giant steps ``start … stop - 1`` of one row block's forward sum; a product, not rescaled."""
-    bc = layout.baby * layout.lanes
-    total: Ciphertext | None = None
-    for g in reversed(range(start, stop)):
+    engine: Engine, layout: Layout, diagonal: Diagonal, babies: Sequence[Grid], rows: Sequence[int]
+) -> Grid:
+    """Real logits of row blocks: one level down.
+
+    Args:
+        rows: the row blocks.
+
+    Returns:
+        By row block and weight block.
+    """
+    bc, heads = layout.baby * layout.lanes, len(babies)
+    total: list[Ciphertext] = []
+    for g in reversed(range(max(layout.giants))):
         blocks = [j for j, giants in enumerate(layout.giants) if g < giants]
-        lefts = [diagonal(j, g, b) for j in blocks for b in range(layout.baby)]
-        rights = [babies[j][b] for j in blocks for b in range(layout.baby)]
-        part = engine.relinearise(engine.multiply_accumulate(lefts, rights))
-        total = part if total is None else engine.add(engine.rotate(total, bc), part)
-    assert total is not None
-    return place(engine, layout, total, start * bc)
+        rights = [[c for j in blocks for c in of_head[j]] for of_head in babies]
+        parts: list[Ciphertext] = []
+        for i in rows:
+            lefts = [diagonal(i, j, g, b) for j in blocks for b in range(layout.baby)]
+            parts += engine.multiply_accumulate(lefts, rights)
+        total = engine.rotate(total, bc, onto=parts) if total else engine.relinearise(parts)
+    total = engine.rescale(total)
+    total = engine.conjugate(total, onto=total)
+    return [total[n * heads : (n + 1) * heads] for n in range(len(rows))]
 
 
-def logits(engine: Engine, parts: Sequence[Ciphertext]) -> Ciphertext:
-    """The parts of a forward sum to real logits: twice the real part, rescaled."""
-    total = engine.rescale(_sum(engine, parts))
-    return engine.add(total, engine.conjugate(total))
+def giant_steps(engine: Engine, layout: Layout, residuals: Sequence[Sequence[Ciphertext]]) -> list[Grid]:
+    """The rotations of residuals that :func:`backward` needs.
+
+    Args:
+        residuals: by row block and weight block.
+
+    Returns:
+        By row block, weight block and giant step.
+    """
+    heads = len(residuals[0])
+    links = [[c for row in residuals for c in row]]
+    for _ in range(max(layout.giants) - 1):
+        links.append(engine.rotate(links[-1], layout.slots - layout.baby * layout.lanes))
+    return [[[link[n * heads + k] for link in links] for k in range(heads)] for n in range(len(residuals))]
 
 
 def backward(
     engine: Engine,
     layout: Layout,
-    column_block: int,
-    blocks: Sequence[tuple[Diagonal, Sequence[Ciphertext]]],
-    start: int,
-    stop: int,
-) -> Ciphertext:
-    """The baby steps ``start … stop - 1`` of one column block's backward sum; a product, not rescaled.
+    diagonal: Diagonal,
+    giants: Sequence[Grid],
+    rows: Sequence[int],
+    onto: Sequence[Sequence[Ciphertext]] | None,
+) -> Grid:
+    """The inner sums of the backward product over row blocks, added to those of others.
 
     Args:
-        blocks: for each row block its diagonals and its residual's :func:`giant_steps`.
+        giants: from :func:`giant_steps`, for ``rows``.
+        onto: what an earlier call returned.
+
+    Returns:
+        By column block and baby step (one after the other) and weight block; not relinearised.
     """
-    sums: list[Ciphertext | None] = [None] * (stop - start)
-    for diagonal, giants in blocks:
-        rights = giants[: layout.giants[column_block]]
-        for b in range(start, stop):
-            lefts = [diagonal(column_block, g, b) for g in range(len(rights))]
-            sums[b - start] = engine.multiply_accumulate(lefts, rights, onto=sums[b - start])
-    total: Ciphertext | None = None
-    for part in reversed(sums):
-        assert part is not None
-        relinearised = engine.relinearise(part)
-        total = (
-            relinearised
-            if total is None
-            else engine.add(engine.rotate(total, layout.slots - layout.lanes), relinearised)
-        )
-    assert total is not None
-    return place(engine, layout, total, -start * layout.lanes)
+    sums: Grid = []
+    for j, count in enumerate(layout.giants):
+        rights = [[c for of_row in giants for c in of_row[k][:count]] for k in range(len(giants[0]))]
+        for b in range(layout.baby):
+            lefts = [diagonal(i, j, g, b) for i in rows for g in range(count)]
+            before = None if onto is None else onto[len(sums)]
+            sums.append(engine.multiply_accumulate(lefts, rights, before))
+    return sums
 
 
-def giant_steps(engine: Engine, layout: Layout, residual: Ciphertext, count: int) -> list[Ciphertext]:
-    """The rotations of a residual that :func:`backward` needs."""
-    return chain(engine, residual, layout.slots - layout.baby * layout.lanes, count)
+def gradient(
+    engine: Engine,
+    layout: Layout,
+    sums: Sequence[Sequence[Ciphertext]],
+    onto: Sequence[Ciphertext] | None = None,
+) -> list[Ciphertext]:
+    """The inner sums of all row blocks to the gradient in the layout of the weights: one level down.
 
+    Args:
+        onto: earlier weights, by column block and weight block, that the gradient is added to.
 
-def gradient(engine: Engine, layout: Layout, column_block: int, parts: Sequence[Ciphertext]) -> Ciphertext:
-    """The parts of a backward sum to the gradient in the layout of the weights."""
-    total = engine.rescale(_sum(engine, parts))
-    for step in layout.doublings(layout.widths[column_block]):
-        total = engine.add(total, engine.rotate(total, step))
-    return engine.conjugate(total)
-
-
-def _sum(engine: Engine, parts: Sequence[Ciphertext]) -> Ciphertext:
-    total = parts[0]
-    for part in parts[1:]:
-        total = engine.add(total, part)
-    return total
+    Returns:
+        By column block and weight block, one after the other.
+    """
+    columns, heads = len(layout.widths), len(sums[0])
+    total: list[Ciphertext] = []
+    for b in reversed(range(layout.baby)):
+        parts = [c for j in range(columns) for c in sums[j * layout.baby + b]]
+        if total:
+            total = engine.rotate(total, layout.slots - layout.lanes, onto=parts)
+        else:
+            total = engine.relinearise(parts)
+    total = engine.rescale(total)
+    for step in layout.doublings(min(layout.widths)):
+        # A wide column block has a longer period: it joins in once the step has reached that.
+        wide = [n for n in range(len(total)) if layout.widths[n // heads] * layout.lanes <= step]
+        added = engine.rotate([total[n] for n in wide], step, onto=[total[n] for n in wide])
+        for n, c in zip(wide, added, strict=True):
+            total[n] = c
+    return engine.conjugate(total, onto=onto)

@@ -43,12 +43,11 @@ Whose = Annotated[Member, PathParameter()]
 log = logging.getLogger("blindtune.server")
 
 
-def create_app(store: Store, token: str, *, workers: int = 1, lifespan: Lifespan | None = None) -> FastAPI:
+def create_app(store: Store, token: str, *, lifespan: Lifespan | None = None) -> FastAPI:
     """The application over a store.
 
     Args:
         token: what clients must present.
-        workers: processes that training will use, for the prediction of memory.
         lifespan: run around the application, such as the queue's.
     """
     secret = f"Bearer {token}".encode()
@@ -108,7 +107,7 @@ def create_app(store: Store, token: str, *, workers: int = 1, lifespan: Lifespan
     @api.post("/start", status_code=202)
     def start(study: Known) -> dict[str, Any]:
         keys, data = store.bundles(study)
-        check_memory(keys.manifest, [b.manifest for b in data], workers)
+        check_memory(keys.manifest, [b.manifest for b in data])
         store.states.queue(study)
         return status(study)
 

@@ -12,11 +12,11 @@ from blindtune.kernels.cost import memory_bytes
 from blindtune.wire.manifest import Manifest
 
 
-def predicted_bytes(keys: Manifest, data: Sequence[Manifest], workers: int) -> int:
-    """Most bytes that training can take, over the training process and its workers."""
+def predicted_bytes(keys: Manifest, data: Sequence[Manifest]) -> int:
+    """Most bytes that training can take."""
     blocks = sum(m.layout.row_blocks for m in data)
     layout = replace(keys.checked_layout, row_blocks=blocks)
-    return memory_bytes(layout, keys.checked_program, keys.checked_parameters, workers)
+    return memory_bytes(layout, keys.checked_program, keys.checked_parameters)
 
 
 def available_bytes() -> int:
@@ -24,15 +24,15 @@ def available_bytes() -> int:
     return int(psutil.virtual_memory().available)
 
 
-def check_memory(keys: Manifest, data: Sequence[Manifest], workers: int) -> None:
+def check_memory(keys: Manifest, data: Sequence[Manifest]) -> None:
     """Refuse a study that does not fit.
 
     Raises:
         PlanError: it may take more than the machine has.
     """
-    wanted, there = predicted_bytes(keys, data, workers), available_bytes()
+    wanted, there = predicted_bytes(keys, data), available_bytes()
     if wanted > there:
         raise PlanError(
             f"training may take {wanted / 1e9:.1f} GB of memory; this machine has {there / 1e9:.1f} GB left",
-            remedy="Plan fewer rows, features or steps, or start it on a larger machine or with fewer cores.",
+            remedy="Plan fewer rows, features or steps, or start it on a larger machine.",
         )

@@ -29,7 +29,7 @@ class Queue:
     """Takes queued studies from the store and trains them; a cancelled one's worker is stopped.
 
     Args:
-        cores: worker processes of each training.
+        cores: threads of each training.
     """
 
     def __init__(self, store: Store, cores: int) -> None:

@@ -38,7 +38,7 @@ def serve(
         data_dir: made if absent.
         port: 0 for any free one.
         token: else from ``BLINDTUNE_TOKEN``, else from ``data_dir/token``, which is made at first.
-        cores: worker processes of a training; all cores if None.
+        cores: threads of a training; all cores if None.
         insecure: accept test parameters without a security level.
         ready: called with the real port once the server answers.
 
@@ -66,7 +66,7 @@ def serve(
             yield
             await run_in_threadpool(queue.stop)
 
-        app = create_app(store, secret, workers=cores, lifespan=lifespan)
+        app = create_app(store, secret, lifespan=lifespan)
         config = uvicorn.Config(
             app,
             log_level="error",

@@ -21,20 +21,20 @@ from pathlib import Path
 import psutil
 
 from blindtune.errors import BlindtuneError
-from blindtune.he.engine import Ledger
-from blindtune.kernels.executor import ForkExecutor
-from blindtune.kernels.training import Progress, Trainer, train
+from blindtune.he.engine import Ciphertext, Ledger
+from blindtune.kernels import cost
+from blindtune.kernels.training import Progress, Trainer
 from blindtune.server.states import JobProgress
 from blindtune.server.store import Store
 from blindtune.wire.bundle import Bundle
-from blindtune.wire.study import check_study, load_engine, load_trainer, write_head
+from blindtune.wire.study import check_study, dumped, load_engine, load_trainer, write_head
 
 PAUSE = 0.25
 """Seconds between two records of progress."""
 
 
 class Watch:
-    """Samples the memory of this process and its workers, and ends it when its parent is gone."""
+    """Samples the memory of this process, and ends it when its parent is gone."""
 
     def __init__(self) -> None:
         self.peak = 0
@@ -47,19 +47,12 @@ class Watch:
             os.kill(os.getpid(), signal.SIGTERM)
 
     def sample(self) -> None:
-        """Take one sample: proportional set sizes, so that shared pages count once."""
-        total = 0
-        me = psutil.Process()
-        for process in (me, *me.children()):
-            try:
-                total += process.memory_full_info().pss
-            except psutil.Error:
-                continue
-        self.peak = max(self.peak, total)
+        """Take one sample."""
+        self.peak = max(self.peak, psutil.Process().memory_info().rss)
 
     @contextmanager
     def running(self) -> Iterator[None]:
-        """Sample twice a second; only around training, for a fork must not meet this thread."""
+        """Sample twice a second."""
 
         def loop() -> None:
             while not self._stop.wait(0.5):
@@ -81,7 +74,7 @@ class Job:
     Args:
         store: where it lies.
         study: its identifier; its state is ``running``.
-        cores: worker processes.
+        cores: threads.
     """
 
     def __init__(self, store: Store, study: str, cores: int) -> None:
@@ -108,12 +101,15 @@ class Job:
             bundle.verify(on_part)
         verified = time.perf_counter()
         layout = check_study(keys, data)
-        trainer = load_trainer(load_engine(keys), layout, data, self._counter("load", total - keys.size))
+        engine = load_engine(keys, self._cores)
+        trainer = load_trainer(engine, layout, data, self._counter("load", total - keys.size))
         self._watch.sample()
         loaded = time.perf_counter()
-        weights, ledger, steps = self._train(keys, trainer)
+        engine.ledger = Ledger()
+        weights, steps = self._train(keys, trainer)
         trained = time.perf_counter()
-        write_head(store.head(study), keys.manifest, weights)
+        ledger = engine.ledger
+        write_head(store.head(study), keys.manifest, dumped(trainer, weights))
         timing = {
             "cores": self._cores,
             "seconds_verifying": verified - start,
@@ -130,17 +126,20 @@ class Job:
         store.timing(study).write_text(json.dumps(timing, indent=1))
         store.states.finish(study)
 
-    def _train(self, keys: Bundle, trainer: Trainer) -> tuple[list[list[bytes]], Ledger, list[float]]:
-        program = keys.manifest.checked_program
+    def _train(self, keys: Bundle, trainer: Trainer) -> tuple[list[list[Ciphertext]], list[float]]:
+        program, ledger = keys.manifest.checked_program, trainer.engine.ledger
+        p = trainer.engine.parameters
+        planned = cost.core_seconds(cost.count(trainer.layout, program, p), p.ring_degree)
         ends = [0.0] * program.steps
-        with ForkExecutor(trainer, self._cores) as executor, self._watch.running():
+        with self._watch.running():
             start = time.perf_counter()
 
             def on_progress(at: Progress) -> None:
                 seconds = ends[at.step - 1] = time.perf_counter() - start
-                eta = seconds * (at.total - at.done) / at.done
+                share = cost.core_seconds(ledger.counts, p.ring_degree) / planned
+                eta = max(0.0, seconds * (1 - share) / share)
                 operations: dict[str, int] = {}
-                for (name, _), count in executor.ledger.counts.items():
+                for (name, _), count in ledger.counts.items():
                     operations[name] = operations.get(name, 0) + count
                 self._record(
                     JobProgress(
@@ -148,9 +147,9 @@ class Job:
                     )
                 )
 
-            weights = train(executor, trainer.layout, program, self._levels, on_progress)
+            weights = trainer.train(program, on_progress)
             self._watch.sample()
-        return weights, executor.ledger, [b - a for a, b in zip([0.0, *ends], ends, strict=False)]
+        return weights, [b - a for a, b in zip([0.0, *ends], ends, strict=False)]
 
     def _counter(self, phase: str, total: int) -> Progressing:
         return Progressing(self, phase, total)

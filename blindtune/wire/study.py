@@ -10,9 +10,8 @@ from blindtune.errors import BundleError, EngineError
 from blindtune.he.codec import conjugation_element, galois_element
 from blindtune.he.engine import Ciphertext, Engine
 from blindtune.he.seal import SealEngine
-from blindtune.kernels.executor import ForkExecutor
 from blindtune.kernels.layout import Layout
-from blindtune.kernels.training import Trainer, train
+from blindtune.kernels.training import Trainer
 from blindtune.wire.bundle import Bundle, write_bundle
 from blindtune.wire.manifest import Manifest
 
@@ -45,8 +44,8 @@ def check_study(keys: Bundle, data: Sequence[Bundle]) -> Layout:
     return replace(first.checked_layout, row_blocks=sum(b.manifest.layout.row_blocks for b in data))
 
 
-def load_engine(keys: Bundle) -> SealEngine:
-    """An evaluation engine from a bundle of keys."""
+def load_engine(keys: Bundle, cores: int = 1) -> Engine:
+    """An evaluation engine from a bundle of keys, on so many threads."""
     m = keys.manifest
     p, wanted = m.checked_parameters, m.keys
     elements = [galois_element(r, p.ring_degree) for r in wanted.rotations]
@@ -100,7 +99,7 @@ def train_here(
     Args:
         keys, data: bundle directories.
         target: the head's bundle, made.
-        cores: worker processes.
+        cores: threads.
 
     Raises:
         BundleError: bundles that are altered or do not belong together.
@@ -111,10 +110,13 @@ def train_here(
         bundle.verify()
     layout = check_study(key_bundle, bundles)
     manifest = key_bundle.manifest
-    trainer = load_trainer(load_engine(key_bundle), layout, bundles)
-    with ForkExecutor(trainer, cores) as executor:
-        weights = train(executor, layout, manifest.checked_program, manifest.checked_parameters.levels)
-    write_head(target, manifest, weights)
+    trainer = load_trainer(load_engine(key_bundle, cores), layout, bundles)
+    write_head(target, manifest, dumped(trainer, trainer.train(manifest.checked_program)))
+
+
+def dumped(trainer: Trainer, weights: Sequence[Sequence[Ciphertext]]) -> list[list[bytes]]:
+    """Trained weights, serialised."""
+    return [[trainer.engine.dump(c) for c in block] for block in weights]
 
 
 def write_head(target: Path, keys: Manifest, weights: Sequence[Sequence[bytes]]) -> None:
