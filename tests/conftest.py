@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from blindtune.he.secret import SecretKey
 from blindtune.kernels.layout import Layout
-from blindtune.kernels.packing import pack_block, pack_lanes, unpack_weights
+from blindtune.kernels.packing import pack_block, pack_lanes, rotate_target, unpack_weights
 from blindtune.kernels.training import Program, Trainer
 from blindtune.params import Parameters
 from blindtune.plan import insecure_test_parameters
@@ -77,20 +77,24 @@ class Study:
             w = (self.program.retain[step] if step else 1.0) * w + self.x.T @ residual
         return w
 
-    def encrypted(self, encrypt: Callable[[NDArray[Any]], Any]) -> tuple[dict[Any, Any], dict[Any, Any]]:
-        """The ciphertexts that a trainer takes."""
-        layout, data, residuals = self.layout, {}, {}
+    def encrypted(
+        self, encrypt: Callable[[NDArray[Any]], Any]
+    ) -> tuple[dict[Any, Any], dict[Any, Any], dict[Any, Any]]:
+        """The ciphertexts that a trainer takes: dataset, residuals, and the first one's rotations."""
+        layout, data, residuals, targets = self.layout, {}, {}, {}
         for i in range(layout.row_blocks):
             rows = slice(i * layout.rows, (i + 1) * layout.rows)
             for key, values in pack_block(self.x[rows], layout):
                 data[(i, *key)] = encrypt(values)
             for k in range(layout.weight_blocks):
                 heads = slice(k * layout.lanes, (k + 1) * layout.lanes)
+                first = pack_lanes((self.s * self.y)[rows, heads], layout)
+                targets[k, i] = [encrypt(v) for v in rotate_target(first, layout)]
                 for number, coefficients in enumerate(self.sets):
                     weights = (1 + 0.1 * number) * self.s
                     terms = [weights * self.y, *(weights * c for c in coefficients)]
                     residuals[number, k, i] = [encrypt(pack_lanes(t[rows, heads], layout)) for t in terms]
-        return data, residuals
+        return data, residuals, targets
 
     def trainer(self, engine: Any, encrypt: Callable[[NDArray[Any]], Any]) -> Trainer:
         """A trainer over this study's ciphertexts."""

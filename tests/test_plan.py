@@ -151,7 +151,7 @@ def test_test_parameters_call_themselves_insecure() -> None:
 def test_predicted_bytes_are_within_a_tenth_of_what_seal_writes() -> None:
     p = ParametersLiteral(16384, 11).checked()
     layout, program = Layout(p.slots, 2, (64,), 8, 1, 1), logistic().program
-    found, key = cost.predict(layout, program, p, 1), SecretKey.generate(p)
+    found, key = cost.predict(layout, program, p), SecretKey.generate(p)
     rng = np.random.default_rng(0)
     sizes = [len(key.encrypt(rng.normal(size=p.slots) + 1j * rng.normal(size=p.slots))) for _ in range(2)]
     count = layout.data_ciphertexts + cost.residual_ciphertexts(layout, program)

@@ -10,8 +10,6 @@ from hypothesis import strategies as st
 
 from blindtune.he.clear import ClearEngine
 from blindtune.kernels.layout import Layout
-from blindtune.kernels.packing import pack_lanes, rotate_target
-from blindtune.kernels.training import Trainer
 from blindtune.params import Parameters, ParametersLiteral
 
 
@@ -42,30 +40,3 @@ def layouts() -> Callable[..., st.SearchStrategy[Layout]]:
 def clear_engine(exact: Parameters) -> Callable[[Layout], ClearEngine]:
     """A clear engine with exactly a layout's keys."""
     return lambda layout: ClearEngine(exact, layout.keys())
-
-
-def _rotated(study: Any, encrypt: Callable[[Any], Any]) -> dict[tuple[int, int], list[Any]]:
-    layout, residual = study.layout, study.s * study.y
-    found = {}
-    for k in range(layout.weight_blocks):
-        for i in range(layout.row_blocks):
-            rows = slice(i * layout.rows, (i + 1) * layout.rows)
-            heads = slice(k * layout.lanes, (k + 1) * layout.lanes)
-            found[k, i] = [
-                encrypt(v) for v in rotate_target(pack_lanes(residual[rows, heads], layout), layout)
-            ]
-    return found
-
-
-@pytest.fixture(scope="session")
-def rotated() -> Callable[..., dict[tuple[int, int], list[Any]]]:
-    """The first step's residuals of a study, rotated for every giant step, as a hospital sends them."""
-    return _rotated
-
-
-@pytest.fixture(scope="session")
-def full_trainer() -> Callable[..., Trainer]:
-    """A trainer over all that a hospital sends, rotated targets included."""
-    return lambda study, engine, encrypt: Trainer(
-        engine, study.layout, *study.encrypted(encrypt), _rotated(study, encrypt)
-    )

@@ -81,7 +81,7 @@ def test_rotated_targets_are_the_giant_steps(layouts: Any, clear_engine: Any, da
     layout = data.draw(layouts())
     packed = np.random.default_rng(2).normal(size=layout.slots) + 0j
     engine = clear_engine(layout)
-    rotations = giant_steps(engine, layout, engine.encrypt(packed), max(layout.giants))
+    rotations = giant_steps(engine, layout, [[engine.encrypt(packed)]])[0][0]
     found = list(rotate_target(packed, layout))
     assert len(found) == len(rotations) == max(layout.giants)
     for ours, theirs in zip(found, rotations, strict=True):

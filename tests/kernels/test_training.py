@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from blindtune.errors import EngineError, PlanError
 from blindtune.he.clear import ClearEngine
 from blindtune.he.secret import SecretKey
-from blindtune.kernels.executor import SerialExecutor
+from blindtune.kernels import training
 from blindtune.kernels.layout import Layout
-from blindtune.kernels.training import Program, Progress, Task, Trainer, train
+from blindtune.kernels.training import Program, Progress, Trainer
 from blindtune.params import Parameters, ParametersLiteral
 
 RETAIN = st.sampled_from([1.0, 0.9, 0.5, 0.0, -0.25])
@@ -31,7 +31,7 @@ def programs(draw: Any) -> Program:
 @settings(max_examples=40)
 @given(st.data())
 def test_any_study_in_clear_slots(
-    layouts: Any, clear_engine: Any, draw_study: Any, full_trainer: Any, data: st.DataObject
+    layouts: Any, clear_engine: Any, draw_study: Any, data: st.DataObject
 ) -> None:
     layout, program = data.draw(layouts()), data.draw(programs())
     rows = data.draw(st.integers(layout.rows * (layout.row_blocks - 1) + 1, layout.rows * layout.row_blocks))
@@ -43,8 +43,7 @@ def test_any_study_in_clear_slots(
     # A draw that diverges, as a polynomial of degree seven can on one row, says nothing about kernels.
     assume(np.isfinite(dense).all() and np.abs(dense).max() < 100)
     e: ClearEngine = clear_engine(layout)
-    trainer = full_trainer(study, e, e.encrypt) if data.draw(st.booleans()) else study.trainer(e, e.encrypt)
-    weights = train(SerialExecutor(trainer), layout, program, 17)
+    weights = study.trainer(e, e.encrypt).train(program)
     near = 1e-5 * (1 + np.abs(dense).max())
     np.testing.assert_allclose(study.head(weights, e.decrypt), dense, atol=near)
     assert {c.level for block in weights for c in block} == {17 - program.levels}
@@ -65,35 +64,32 @@ def test_studies_encrypted(
     shape: tuple[int, int, int],
     tiny_key: SecretKey,
     draw_study: Any,
-    full_trainer: Any,
 ) -> None:
     study = draw_study(layout, program, shape, 2)
     engine = tiny_key.engine(layout.keys())
-    trainer = full_trainer(study, engine, lambda v: engine.load(tiny_key.encrypt(v)))
-    weights = train(SerialExecutor(trainer), layout, program, 11)
+    trainer = study.trainer(engine, lambda v: engine.load(tiny_key.encrypt(v)))
+    weights = trainer.train(program)
     dense, head = study.dense(), study.head(weights, tiny_key.decrypt)
     clear = ClearEngine(tiny_key.parameters, layout.keys())
-    drifted = study.head(
-        train(SerialExecutor(full_trainer(study, clear, clear.encrypt)), layout, program, 11), clear.decrypt
-    )
+    drifted = study.head(study.trainer(clear, clear.encrypt).train(program), clear.decrypt)
     size = 1 + np.abs(dense).max()
     assert np.abs(head - drifted).max() < 1.5e-5 * size
     assert np.abs(drifted - dense).max() < 1.5e-3 * size
 
 
-def test_three_steps_of_degree_seven_at_128_bits(draw_study: Any, full_trainer: Any) -> None:
+def test_three_steps_of_degree_seven_at_128_bits(draw_study: Any) -> None:
     p = ParametersLiteral(16384, 11).checked()
     layout, program = Layout(p.slots, 512, (4,), 4, 1, 1), Program(3, 7, (0, 0, 0), (1.0,) * 3)
     study = draw_study(layout, program, (16, 8, 5), 3)
     key = SecretKey.generate(p)
     engine = key.engine(layout.keys())
-    trainer = full_trainer(study, engine, lambda v: engine.load(key.encrypt(v)))
-    weights = train(SerialExecutor(trainer), layout, program, p.levels)
+    trainer = study.trainer(engine, lambda v: engine.load(key.encrypt(v)))
+    weights = trainer.train(program)
     assert [c.level for c in weights[0]] == [0]
     dense, head = study.dense(), study.head(weights, key.decrypt)
     clear = ClearEngine(p, layout.keys())
     expected = study.head(
-        train(SerialExecutor(full_trainer(study, clear, clear.encrypt)), layout, program, p.levels),
+        study.trainer(clear, clear.encrypt).train(program),
         clear.decrypt,
     )
     # Noise is 2e-4 in the worst of thirty runs, in every lane alike; the drift of the scales is the same
@@ -128,73 +124,63 @@ def test_programs_that_cannot_be(numbers: tuple) -> None:
 
 
 def test_too_few_levels_are_refused_before_any_work(tiny: Parameters, draw_study: Any) -> None:
-    layout, program = Layout(512, 1, (4,), 2, 1, 1), Program(3, 7, (0, 0, 0), (1.0,) * 3)
+    layout, program = Layout(512, 1, (4,), 2, 1, 1), Program(4, 7, (0,) * 4, (1.0,) * 4)
     e = ClearEngine(tiny, layout.keys())
     study = draw_study(layout, program, (10, 4, 1), 0)
-    with pytest.raises(PlanError, match="3 steps need 11 levels, the parameters have 10"):
-        train(SerialExecutor(study.trainer(e, e.encrypt)), layout, program, 10)
+    with pytest.raises(PlanError, match="4 steps need 16 levels, the parameters have 11"):
+        study.trainer(e, e.encrypt).train(program)
     assert not e.ledger.counts
 
 
-@pytest.mark.parametrize("workers", [1, 3])
-def test_progress_counts_to_its_total(tiny: Parameters, draw_study: Any, workers: int) -> None:
-    layout, program = Layout(512, 2, (8, 4), 4, 2, 2), Program(3, 3, (0, 0, 0), (1.0,) * 3)
+@pytest.mark.parametrize("batch", [1, 4, 48])
+def test_progress_counts_to_its_total(
+    tiny: Parameters, draw_study: Any, batch: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(training, "BATCH", batch)
+    layout, program = Layout(512, 2, (8, 4), 4, 3, 2), Program(3, 3, (0, 0, 0), (1.0,) * 3)
     e = ClearEngine(tiny, layout.keys())
-    study = draw_study(layout, program, (300, 20, 3), 0)
-    executor = SerialExecutor(study.trainer(e, e.encrypt))
-    executor.workers = workers
+    study = draw_study(layout, program, (600, 20, 3), 0)
     seen: list[Progress] = []
-    train(executor, layout, program, 11, seen.append)
+    study.trainer(e, e.encrypt).train(program, seen.append)
     assert [p.done for p in seen] == list(range(1, seen[-1].total + 1))
     assert len({p.total for p in seen}) == 1
     assert [p.step for p in seen] == sorted(p.step for p in seen)
     assert {p.step for p in seen} == {1, 2, 3}
     assert {p.phase for p in seen if p.step == 1} == {"backward", "update"}
     assert {p.phase for p in seen if p.step == 2} == {"forward", "residual", "backward", "update"}
-    levels = [p.level for p in seen]
-    assert levels == sorted(levels, reverse=True)
 
 
-def test_rotated_targets_save_the_first_steps_rotations(
-    tiny: Parameters, draw_study: Any, full_trainer: Any
+def test_batches_of_row_blocks_change_no_more_than_rounding(
+    tiny: Parameters, draw_study: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    layout, program = Layout(512, 2, (16, 8), 4, 2, 2), Program(2, 3, (0, 1), (1.0, 0.9))
-    study = draw_study(layout, program, (300, 40, 3), 7)
-    heads, rotations = [], []
-    for make in (full_trainer, type(study).trainer):
-        e = ClearEngine(tiny, layout.keys())
-        heads.append(
-            study.head(train(SerialExecutor(make(study, e, e.encrypt)), layout, program, 11), e.decrypt)
-        )
-        rotations.append({level: n for (name, level), n in e.ledger.counts.items() if name == "rotate"})
-    np.testing.assert_allclose(heads[0], heads[1], atol=1e-12)
-    # Four giant steps, of which three rotate: for each weight block and row block at the top level.
-    saved = rotations[1][11] - rotations[0].get(11, 0)
-    assert saved == 3 * layout.weight_blocks * layout.row_blocks
-    assert {level: n for level, n in rotations[0].items() if level < 11} == {
-        level: n for level, n in rotations[1].items() if level < 11
-    }
+    layout, program = Layout(512, 2, (8, 4), 4, 5, 2), Program(2, 3, (0, 0), (1.0, 0.9))
+    e = ClearEngine(tiny, layout.keys())
+    study = draw_study(layout, program, (1200, 20, 3), 0)
+    heads = []
+    for batch in (1, 4, 48):
+        monkeypatch.setattr(training, "BATCH", batch)
+        heads.append(study.head(study.trainer(e, e.encrypt).train(program), e.decrypt))
+    for head in heads[1:]:
+        np.testing.assert_allclose(head, heads[0], atol=1e-12)
 
 
 def test_a_trainer_lowers_its_data_and_so_trains_once(tiny: Parameters, draw_study: Any) -> None:
     layout, program = Layout(512, 2, (8,), 4, 1, 1), Program(2, 3, (0, 0), (1.0, 1.0))
     e = ClearEngine(tiny, layout.keys())
-    study = draw_study(layout, program, (100, 16, 2), 8)
-    data, residuals = study.encrypted(e.encrypt)
-    trainer = Trainer(e, layout, data, residuals)
-    train(SerialExecutor(trainer), layout, program, 11)
+    data, residuals, targets = draw_study(layout, program, (100, 16, 2), 8).encrypted(e.encrypt)
+    trainer = Trainer(e, layout, data, residuals, targets)
+    trainer.train(program)
     # The second step's backward product is the last to use the data: logits and cubic took three levels.
     assert {c.level for c in data.values()} == {11 - 4}
     with pytest.raises(EngineError, match=r"level 7 cannot become level 11"):
-        train(SerialExecutor(trainer), layout, program, 11)
+        trainer.train(program)
 
 
 def test_one_step_leaves_the_data_as_they_came(tiny: Parameters, draw_study: Any) -> None:
     layout, program = Layout(512, 2, (8,), 4, 1, 1), Program(1, 7, (0,), (1.0,))
     e = ClearEngine(tiny, layout.keys())
-    study = draw_study(layout, program, (100, 16, 2), 8)
-    data, residuals = study.encrypted(e.encrypt)
-    train(SerialExecutor(Trainer(e, layout, data, residuals)), layout, program, 11)
+    data, residuals, targets = draw_study(layout, program, (100, 16, 2), 8).encrypted(e.encrypt)
+    Trainer(e, layout, data, residuals, targets).train(program)
     assert {c.level for c in data.values()} == {11}
     assert not [key for key in e.ledger.counts if key[0] == "switch"]
 
@@ -205,19 +191,10 @@ def test_lanes_do_not_leak(tiny: Parameters, draw_study: Any) -> None:
     e = ClearEngine(tiny, layout.keys())
 
     def head() -> Any:
-        return study.head(
-            train(SerialExecutor(study.trainer(e, e.encrypt)), layout, program, 11), e.decrypt
-        ).copy()
+        return study.head(study.trainer(e, e.encrypt).train(program), e.decrypt).copy()
 
     before = head()
     study.y[:, 2] *= -3
     after = head()
     np.testing.assert_array_equal(before[:, [0, 1, 3]], after[:, [0, 1, 3]])
     assert np.abs(before[:, 2] - after[:, 2]).max() > 0.1
-
-
-def test_an_unknown_task_is_an_error(tiny: Parameters, draw_study: Any) -> None:
-    layout, program = Layout(512, 1, (4,), 2, 1, 1), Program(1, 1, (0,), (1.0,))
-    e = ClearEngine(tiny, layout.keys())
-    with pytest.raises(KeyError):
-        draw_study(layout, program, (10, 4, 1), 0).trainer(e, e.encrypt).run(Task("steal", ()), [])
