@@ -22,8 +22,8 @@ COMPRESSED = 1.2
 LOADED = 1.25
 """Loading keys leaves this much of them in the process: SEAL's memory pool keeps what decompression used."""
 
-PROCESS_BYTES = 90 << 20
-"""A Python process with SEAL loaded, before any ciphertext."""
+PROCESS_BYTES = 250 << 20
+"""A Python process with SEAL and the accelerator loaded, before any ciphertext."""
 
 # Nanoseconds a coefficient: (a limb, a limb and digit) of each operation, SEAL 4.3 on one core.
 _NANOSECONDS = {

@@ -83,9 +83,8 @@ def check_backward(
     plain = products.gradient(engine, layout, sums)
     level = plain[0].level
     by_head = [weights_slots(w, layout) for w in old]
-    kept = [
-        engine.at_level(encrypt(of_head[j]), level) for j in range(len(layout.widths)) for of_head in by_head
-    ]
+    columns = range(len(layout.widths))
+    kept = [engine.at_level(encrypt(of_head[j]), level) for j in columns for of_head in by_head]
     added = products.gradient(engine, layout, sums, kept)
     for k in range(layout.weight_blocks):
         slots = [decrypt(plain[j * layout.weight_blocks + k]) for j in columns]
