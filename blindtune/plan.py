@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 from blindtune.errors import ParametersError, PlanError
 from blindtune.kernels import cost
 from blindtune.kernels.layout import Layout
+from blindtune.kernels.machine import Machine, this_machine
 from blindtune.kernels.training import Program
 from blindtune.models.heads import Head
 from blindtune.params import INSECURE, SECURITY_TABLE, Parameters, ParametersLiteral, most_levels
@@ -47,12 +47,12 @@ class Plan:
     layout: Layout
     program: Program
     cost: cost.Cost
-    cores: int
+    machine: Machine
 
     @property
     def seconds(self) -> float:
-        """Predicted training time on the plan's cores."""
-        return self.cost.core_seconds / self.cores
+        """Predicted training time on the plan's machine."""
+        return self.machine.total(self.cost.operations, self.parameters.ring_degree)
 
     def to_json(self) -> dict[str, Any]:
         """Everything, as plain values."""
@@ -82,10 +82,10 @@ class Plan:
             "operations": self.cost.totals,
             "operations_by_level": [
                 {"operation": name, "level": level, "count": n}
-                for (name, level), n in sorted(self.cost.operations.items())
+                for (name, level), n in sorted(self.cost.operations.counts.items())
             ],
             "predicted_seconds": round(self.seconds, 2),
-            "cores": self.cores,
+            "machine": self.machine.name,
         }
 
 
@@ -101,7 +101,7 @@ def plan(
     parameters: Parameters | None = None,
     memory_limit: int = 16 << 30,
     upload_limit: int = 64 << 30,
-    cores: int | None = None,
+    machine: Machine | None = None,
 ) -> Plan:
     """Choose the smallest ring that holds the levels, and the cheapest packing in it.
 
@@ -116,7 +116,7 @@ def plan(
         parameters: use these, for instance an existing key's, instead of choosing.
         memory_limit: bytes that the server may use.
         upload_limit: bytes that may be uploaded.
-        cores: the server's.
+        machine: the server's prices; without it, those kept on this machine.
 
     Raises:
         PlanError: nothing fits; says what would.
@@ -141,7 +141,7 @@ def plan(
             f"{columns} columns do not fit {chosen.slots} slots" + (f" with {lanes} lanes" if lanes else ""),
             remedy="Use fewer directions or fewer lanes.",
         )
-    workers = cores or os.cpu_count() or 1
+    machine = machine or this_machine()
     fitting = [x for x in layouts if cost.memory_bytes(x, program, chosen) <= memory_limit]
     if not fitting:
         least = min(cost.memory_bytes(x, program, chosen) for x in layouts)
@@ -150,14 +150,14 @@ def plan(
             f"{memory_limit / 2**30:.1f} GiB",
             remedy="Use fewer rows or directions, or a server with more memory (--memory).",
         )
-    best = min(fitting, key=lambda x: _price(x, program, chosen))
+    best = min(fitting, key=lambda x: _price(x, program, chosen, machine))
     predicted = cost.predict(best, program, chosen)
     if predicted.upload_bytes > upload_limit:
         raise PlanError(
             f"{predicted.upload_bytes / 2**30:.1f} GiB to upload, the limit is {upload_limit / 2**30:.1f}",
             remedy="Use fewer rows or directions.",
         )
-    return Plan(rows, columns, outputs, head.name, chosen, best, program, predicted, workers)
+    return Plan(rows, columns, outputs, head.name, chosen, best, program, predicted, machine)
 
 
 def smallest_parameters(levels: int, security: int) -> Parameters:
@@ -185,12 +185,12 @@ def insecure_test_parameters(levels: int, ring_degree: int = 2048) -> Parameters
     return ParametersLiteral(ring_degree, levels, security=INSECURE).checked()
 
 
-def _price(layout: Layout, program: Program, p: Parameters) -> float:
+def _price(layout: Layout, program: Program, p: Parameters, machine: Machine) -> float:
     """Server seconds, with uploads weighed in at 50 MB/s: a slower link dominates everything else."""
     sent = (layout.data_ciphertexts + cost.residual_ciphertexts(layout, program)) * (
         cost.COMPRESSED * p.ring_degree * p.modulus_bits / 8
     )
-    return cost.estimate(layout, program, p) + sent / 50e6
+    return cost.estimate(layout, program, p, machine) + sent / 50e6
 
 
 def _layouts(

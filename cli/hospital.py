@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from blindtune.cli import render
-from blindtune.cli.options import Cores, Degree, HeadName, Json, Memory, Security, Steps
+from blindtune.cli.options import Degree, HeadName, Json, Memory, Security, Steps
 
 if TYPE_CHECKING:
     from blindtune.client.study import StudyDirectory
@@ -66,7 +66,6 @@ def plan(
         int | None, typer.Option(help="Fix the lanes, a power of two, instead of choosing them.", min=1)
     ] = None,
     memory: Memory = 16.0,
-    cores: Cores = 2,
     json_: Json = False,
 ) -> None:
     """Show parameters, packing, keys, upload, memory and operations before anything is encrypted."""
@@ -74,7 +73,6 @@ def plan(
         "security": security,
         "lanes": lanes,
         "memory_limit": int(memory * 2**30),
-        "cores": cores,
     }
     rehearsal: dict[str, Any] = {}
     if data is not None:
@@ -129,7 +127,6 @@ def encrypt(
     ] = "hospital",
     note: Annotated[list[str] | None, typer.Option(help="A remark for the report; repeatable.")] = None,
     memory: Memory = 16.0,
-    cores: Cores = 2,
     json_: Json = False,
 ) -> None:
     """Scans to an encrypted study: features, whitening, rehearsal, plan, encryption.
@@ -162,7 +159,6 @@ def encrypt(
                 owner=member,
                 security=security,
                 memory_limit=int(memory * 2**30),
-                cores=cores,
                 parameters=secret.parameters if secret else None,
             )
         rehearsed = time.perf_counter()
@@ -178,7 +174,7 @@ def encrypt(
         "security": settings.security,
         "ring_degree": prepared.plan.parameters.ring_degree,
         "to_upload": render.megabytes(sent),
-        "predicted_training": f"{prepared.plan.seconds:.1f} s on {cores} cores",
+        "predicted_training": f"{prepared.plan.seconds:.1f} s on {prepared.plan.machine.name}",
         "next": f"blindtune submit {out} --server URL",
     }
     seconds = {

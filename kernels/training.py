@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+
 from blindtune.errors import PlanError
 from blindtune.he.engine import Ciphertext, Engine
 from blindtune.kernels import products

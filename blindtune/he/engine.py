@@ -51,14 +51,18 @@ class KeySet:
 
 @dataclass
 class Ledger:
-    """Operations done: counts and seconds by (operation, level)."""
+    """Operations done by (operation, level): ciphertexts or products, calls on batches of them, seconds."""
 
     counts: Counter[tuple[str, int]] = field(default_factory=Counter)
-    seconds: defaultdict[tuple[str, int], float] = field(default_factory=lambda: defaultdict(float))
+    calls: Counter[tuple[str, int]] = field(default_factory=Counter)
+    seconds: defaultdict[tuple[str, int], float] = field(
+        default_factory=lambda: defaultdict(float), compare=False
+    )
 
     def add(self, other: Ledger) -> None:
         """Add another ledger to this one."""
         self.counts.update(other.counts)
+        self.calls.update(other.calls)
         for key, seconds in other.seconds.items():
             self.seconds[key] += seconds
 
@@ -264,6 +268,7 @@ class CheckedEngine(ABC):
     def _record(self, name: str, level: int, start: float, count: int) -> None:
         self.ledger.seconds[name, level] += time.perf_counter() - start
         self.ledger.counts[name, level] += count
+        self.ledger.calls[name, level] += 1
 
     @abstractmethod
     def _dump(self, a: Ciphertext) -> bytes: ...

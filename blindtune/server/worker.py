@@ -23,6 +23,7 @@ import psutil
 from blindtune.errors import BlindtuneError
 from blindtune.he.engine import Ciphertext, Ledger
 from blindtune.kernels import cost
+from blindtune.kernels.machine import this_machine
 from blindtune.kernels.training import Progress, Trainer
 from blindtune.server.states import JobProgress
 from blindtune.server.store import Store
@@ -119,7 +120,13 @@ class Job:
             "seconds_operations": ledger.total_seconds,
             "peak_bytes": self._watch.peak,
             "operations": [
-                {"name": name, "level": level, "count": count, "seconds": ledger.seconds[name, level]}
+                {
+                    "name": name,
+                    "level": level,
+                    "count": count,
+                    "calls": ledger.calls[name, level],
+                    "seconds": ledger.seconds[name, level],
+                }
                 for (name, level), count in sorted(ledger.counts.items())
             ],
         }
@@ -129,14 +136,15 @@ class Job:
     def _train(self, keys: Bundle, trainer: Trainer) -> tuple[list[list[Ciphertext]], list[float]]:
         program, ledger = keys.manifest.checked_program, trainer.engine.ledger
         p = trainer.engine.parameters
-        planned = cost.core_seconds(cost.count(trainer.layout, program, p), p.ring_degree)
+        machine = this_machine()
+        planned = machine.total(cost.count(trainer.layout, program, p), p.ring_degree)
         ends = [0.0] * program.steps
         with self._watch.running():
             start = time.perf_counter()
 
             def on_progress(at: Progress) -> None:
                 seconds = ends[at.step - 1] = time.perf_counter() - start
-                share = cost.core_seconds(ledger.counts, p.ring_degree) / planned
+                share = machine.total(ledger, p.ring_degree) / planned
                 eta = max(0.0, seconds * (1 - share) / share)
                 operations: dict[str, int] = {}
                 for (name, _), count in ledger.counts.items():

@@ -71,7 +71,7 @@ def encrypt_small(directory: StudyDirectory, head: Head | None = None, **given: 
     head = head or head_for("logistic", 3, learning_rates=(4.0, 4.0), degree=3)
     prepared = prepare(
         *(given.pop("data", draw()),),
-        **{"head": head, "directions": [5], "parameters": key.parameters, "cores": 1, **given},
+        **{"head": head, "directions": [5], "parameters": key.parameters, **given},
     )
     directory.create()
     write_key(directory.key_file, key)

@@ -29,7 +29,7 @@ def test_two_members_equal_the_pooled_training(tmp_path, draw_embeddings, train_
     whitening = Whitening.fit(np.vstack([north.features, south.features]), 5, 0.1, "both")
     x = {"north": whitening.apply(north.features), "south": whitening.apply(south.features)}
     y, s = head.encode(np.concatenate([north.labels, south.labels]), 3)
-    planned = plan(1500, 6, 3, head, member_rows=(1100, 400), parameters=key.parameters, lanes=1, cores=1)
+    planned = plan(1500, 6, 3, head, member_rows=(1100, 400), parameters=key.parameters, lanes=1)
     assert (planned.layout.row_blocks, planned.layout.weight_blocks) == (3, 3)
     scaling = Scaling(head.interval, 4.0, 1500)
     manifest = base_manifest("keys", ("5" * 32, members, "north"), key, planned.layout, planned.program)
@@ -62,7 +62,7 @@ def test_heads_without_classes(tmp_path, draw_embeddings, train_bundles, head, o
     labels = plane / plane.std() if head.kind == "regression" else (plane > 0).astype(int)
     y, s = head.encode(labels, outputs)
     key = SecretKey.generate(insecure_test_parameters(head.program.levels))
-    planned = plan(200, 6, outputs, head, parameters=key.parameters, cores=1)
+    planned = plan(200, 6, outputs, head, parameters=key.parameters)
     scaling = Scaling(head.interval, head.learning_rates[0], 200)
     for kind in ("keys", "data"):
         manifest = base_manifest(kind, ("5" * 32, ["h"], "h"), key, planned.layout, planned.program)
@@ -90,7 +90,7 @@ def test_binary_study_with_decay(tmp_path, draw_embeddings, train_bundles, encry
 def test_progress_adds_up(tmp_path, draw_embeddings):
     key = SecretKey.generate(insecure_test_parameters(5))
     head = head_for("logistic", 3, learning_rates=(4.0, 4.0), degree=3)
-    prepared = prepare(draw_embeddings(), head=head, directions=[5], parameters=key.parameters, cores=1)
+    prepared = prepare(draw_embeddings(), head=head, directions=[5], parameters=key.parameters)
     directory, told = StudyDirectory(tmp_path / "study"), {"keys": 0, "data": 0}
 
     def on_bytes(what, size):
@@ -107,7 +107,7 @@ def test_progress_adds_up(tmp_path, draw_embeddings):
 def test_key_of_other_parameters(tmp_path, draw_embeddings, tiny_key):
     parameters = insecure_test_parameters(5)
     head = head_for("logistic", 3, learning_rates=(4.0, 4.0), degree=3)
-    prepared = prepare(draw_embeddings(), head=head, directions=[5], parameters=parameters, cores=1)
+    prepared = prepare(draw_embeddings(), head=head, directions=[5], parameters=parameters)
     with pytest.raises(KeyFileError, match="other parameters than the plan"):
         encrypt_study(prepared, tiny_key, StudyDirectory(tmp_path / "study"))
     assert list(tmp_path.iterdir()) == []

@@ -12,7 +12,7 @@ from blindtune.errors import InputError, PlanError
 from blindtune.models.heads import head_for
 from blindtune.plan import insecure_test_parameters
 
-SMALL = {"parameters": insecure_test_parameters(5), "directions": [5], "cores": 1}
+SMALL = {"parameters": insecure_test_parameters(5), "directions": [5]}
 
 
 def head(outputs, **given):
