@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from blindtune.cli import cloud, demo, exchange, hospital, results
+from blindtune.cli import bench, cloud, demo, exchange, hospital, results
 
 app = typer.Typer(
     name="blindtune",
@@ -17,6 +17,7 @@ for command in (
     hospital.plan,
     hospital.encrypt,
     cloud.serve,
+    bench.bench,
     exchange.submit,
     exchange.status,
     exchange.fetch,

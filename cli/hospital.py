@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from blindtune.cli import render
-from blindtune.cli.options import Degree, HeadName, Json, Memory, Security, Steps
+from blindtune.cli.options import Degree, HeadName, Json, MachineFile, Memory, Security, Steps
 
 if TYPE_CHECKING:
     from blindtune.client.study import StudyDirectory
     from blindtune.imaging import Embeddings
+    from blindtune.kernels.machine import Machine
     from blindtune.models.heads import Head
 
 
@@ -66,6 +67,7 @@ def plan(
         int | None, typer.Option(help="Fix the lanes, a power of two, instead of choosing them.", min=1)
     ] = None,
     memory: Memory = 16.0,
+    machine: MachineFile = None,
     json_: Json = False,
 ) -> None:
     """Show parameters, packing, keys, upload, memory and operations before anything is encrypted."""
@@ -73,6 +75,7 @@ def plan(
         "security": security,
         "lanes": lanes,
         "memory_limit": int(memory * 2**30),
+        "machine": _machine(machine),
     }
     rehearsal: dict[str, Any] = {}
     if data is not None:
@@ -127,6 +130,7 @@ def encrypt(
     ] = "hospital",
     note: Annotated[list[str] | None, typer.Option(help="A remark for the report; repeatable.")] = None,
     memory: Memory = 16.0,
+    machine: MachineFile = None,
     json_: Json = False,
 ) -> None:
     """Scans to an encrypted study: features, whitening, rehearsal, plan, encryption.
@@ -139,6 +143,7 @@ def encrypt(
     directory = StudyDirectory(out)
     directory.check()
     _check_member(member)
+    priced = _machine(machine)
     secret = render.load_key(key) if key else None
     # Ask before the long work, not after it.
     locked = render.passphrase(ask=passphrase, confirm=True) if secret is None else None
@@ -159,6 +164,7 @@ def encrypt(
                 owner=member,
                 security=security,
                 memory_limit=int(memory * 2**30),
+                machine=priced,
                 parameters=secret.parameters if secret else None,
             )
         rehearsed = time.perf_counter()
@@ -187,6 +193,15 @@ def encrypt(
     else:
         told["seconds"] = ", ".join(f"{name} {value:.1f}" for name, value in seconds.items())
     render.tell("Encrypted study", told, json_)
+
+
+def _machine(file: Path | None) -> Machine | None:
+    """The prices of a machine file, if one is given."""
+    if file is None:
+        return None
+    from blindtune.kernels.machine import read_machine
+
+    return read_machine(file)
 
 
 def _load(

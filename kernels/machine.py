@@ -118,11 +118,24 @@ def this_machine() -> Machine:
         InputError: the file is damaged.
     """
     path = default_path()
-    if not path.is_file():
-        return SHIPPED
-    if path.stat().st_size > MAX_FILE_BYTES:
-        raise InputError("not a machine file", where=path.name, remedy="Remove it.")
-    return Machine.from_json(path.read_text())
+    return read_machine(path) if path.is_file() else SHIPPED
+
+
+def read_machine(path: Path) -> Machine:
+    """Read a machine file.
+
+    Raises:
+        InputError: not there, or damaged.
+    """
+    try:
+        text = path.read_text() if path.stat().st_size <= MAX_FILE_BYTES else ""
+    except (OSError, UnicodeDecodeError):
+        text = ""
+    if not text:
+        raise InputError(
+            "no machine file here", where=path.name, remedy="Make one: blindtune bench --out FILE."
+        )
+    return Machine.from_json(text)
 
 
 SHIPPED = Machine(

@@ -51,7 +51,13 @@ class KeySet:
 
 @dataclass
 class Ledger:
-    """Operations done by (operation, level): ciphertexts or products, calls on batches of them, seconds."""
+    """Operations done, by (operation, level).
+
+    Attributes:
+        counts: ciphertexts, or products.
+        calls: calls on batches of them; for products the left-hand ciphertexts, which are read once a call.
+        seconds: inside them.
+    """
 
     counts: Counter[tuple[str, int]] = field(default_factory=Counter)
     calls: Counter[tuple[str, int]] = field(default_factory=Counter)
@@ -169,6 +175,7 @@ class CheckedEngine(ABC):
             [_raws(row) for row in rights],
             None if onto is None else _raws(onto),
             count=len(lefts) * len(rights),
+            calls=len(lefts),
         )
         return [Ciphertext(raw, first.level, product=True, size=3) for raw in raws]
 
@@ -253,22 +260,24 @@ class CheckedEngine(ABC):
     def load(self, data: bytes) -> Ciphertext:
         start = time.perf_counter()
         found = self._load(data)
-        self._record("load", found.level, start, 1)
+        self._record("load", found.level, start, 1, 1)
         return found
 
     def _as(self, a: Ciphertext, raw: Any) -> Ciphertext:
         return Ciphertext(raw, a.level, a.product, a.size)
 
-    def _timed(self, name: str, level: int, f: Callable[..., T], *args: Any, count: int = 1) -> T:
+    def _timed(
+        self, name: str, level: int, f: Callable[..., T], *args: Any, count: int = 1, calls: int = 1
+    ) -> T:
         start = time.perf_counter()
         result = f(*args)
-        self._record(name, level, start, count)
+        self._record(name, level, start, count, calls)
         return result
 
-    def _record(self, name: str, level: int, start: float, count: int) -> None:
+    def _record(self, name: str, level: int, start: float, count: int, calls: int) -> None:
         self.ledger.seconds[name, level] += time.perf_counter() - start
         self.ledger.counts[name, level] += count
-        self.ledger.calls[name, level] += 1
+        self.ledger.calls[name, level] += calls
 
     @abstractmethod
     def _dump(self, a: Ciphertext) -> bytes: ...
