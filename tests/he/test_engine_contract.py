@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,10 @@ from numpy.typing import NDArray
 
 from blindtune.errors import EngineError
 from blindtune.he.clear import ClearEngine, CountingEngine
+from blindtune.he.cpu import has_ifma
 from blindtune.he.engine import Ciphertext, Engine, KeySet, Ledger
+from blindtune.he.fast.engine import FastEngine
+from blindtune.he.fast.vector import IFMA, PORTABLE
 from blindtune.he.seal import SealEngine, galois_element
 from blindtune.he.secret import SecretKey
 from blindtune.params import Parameters, ParametersLiteral
@@ -20,6 +24,42 @@ from blindtune.plan import insecure_test_parameters
 
 KEYS = KeySet((1, 5, 511))
 TOP = 11
+
+needs_ifma = pytest.mark.skipif(not has_ifma(), reason="the processor has no AVX-512 IFMA")
+
+
+class One:
+    """An engine's operations on one ciphertext instead of a batch."""
+
+    def __init__(self, engine: Any) -> None:
+        self._engine = engine
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._engine, name)
+
+    def multiply_accumulate(
+        self, lefts: list[Ciphertext], rights: list[Ciphertext], onto: Ciphertext | None = None
+    ) -> Ciphertext:
+        found: list[Ciphertext] = self._engine.multiply_accumulate(
+            lefts, [rights], None if onto is None else [onto]
+        )
+        return found[0]
+
+    def relinearise(self, a: Ciphertext) -> Ciphertext:
+        found: list[Ciphertext] = self._engine.relinearise([a])
+        return found[0]
+
+    def rescale(self, a: Ciphertext) -> Ciphertext:
+        found: list[Ciphertext] = self._engine.rescale([a])
+        return found[0]
+
+    def rotate(self, a: Ciphertext, steps: int, onto: Ciphertext | None = None) -> Ciphertext:
+        found: list[Ciphertext] = self._engine.rotate([a], steps, None if onto is None else [onto])
+        return found[0]
+
+    def conjugate(self, a: Ciphertext, onto: Ciphertext | None = None) -> Ciphertext:
+        found: list[Ciphertext] = self._engine.conjugate([a], None if onto is None else [onto])
+        return found[0]
 
 
 @dataclass(frozen=True)
@@ -30,6 +70,10 @@ class Bench:
     encrypt: Callable[[NDArray[Any]], Ciphertext]
     decrypt: Callable[[Ciphertext], NDArray[Any]]
     near: float
+
+    @property
+    def one(self) -> Any:
+        return One(self.engine)
 
     def values(self, seed: int) -> NDArray[np.complex128]:
         rng = np.random.default_rng(seed)
@@ -45,7 +89,7 @@ class Bench:
         assert (c.level, c.product, c.size) == (level, False, 2)
 
     def product(self, a: Ciphertext, b: Ciphertext) -> Ciphertext:
-        e = self.engine
+        e = self.one
         return e.rescale(e.relinearise(e.multiply_accumulate([a], [b])))
 
 
@@ -61,8 +105,32 @@ def seal_bench(seal_engine: SealEngine, tiny_key: SecretKey) -> Bench:
     return Bench(engine, lambda v: engine.load(tiny_key.encrypt(v)), tiny_key.decrypt, 1.2e-5)
 
 
-@pytest.fixture(params=["clear", "seal"])
+@pytest.fixture(scope="module")
+def fast_benches(tiny_key: SecretKey) -> Callable[[str], Bench]:
+    """Benches of the engine with kernels, one for each variant, made when first asked for."""
+    relin = tiny_key.relinearisation_key()
+    galois = {e: tiny_key.galois_key(e) for e in tiny_key.galois_elements(KEYS)}
+
+    @cache
+    def made(name: str) -> Bench:
+        variant, threads = (IFMA, 1) if name == "ifma" else (PORTABLE, 2)
+        engine = FastEngine(tiny_key.parameters, KEYS, relin, galois, threads, variant)
+        return Bench(
+            engine,
+            lambda v: engine.load(tiny_key.encrypt(v)),
+            lambda c: tiny_key.decrypt(tiny_key.load(engine.dump(c))),
+            1.2e-5,
+        )
+
+    return made
+
+
+@pytest.fixture(params=["clear", "seal", pytest.param("ifma", marks=needs_ifma), "portable"])
 def bench(request: pytest.FixtureRequest, tiny: Parameters) -> Bench:
+    if request.param in ("ifma", "portable"):
+        fast: Bench = request.getfixturevalue("fast_benches")(request.param)
+        fast.engine.ledger = Ledger()
+        return fast
     if request.param == "clear":
         clear = ClearEngine(tiny, KEYS)
         return Bench(clear, clear.encrypt, clear.decrypt, 1e-12)
@@ -84,14 +152,14 @@ class TestContract:
     @pytest.mark.parametrize("steps", [1, 5, 511, -1, 513, 0, 512])
     def test_rotate_brings_later_slots_forward(self, bench: Bench, steps: int) -> None:
         x, a = bench.pair()
-        bench.holds(bench.engine.rotate(a, steps), np.roll(x, -steps), TOP)
+        bench.holds(bench.one.rotate(a, steps), np.roll(x, -steps), TOP)
 
     def test_conjugate(self, bench: Bench) -> None:
         x, a = bench.pair()
-        bench.holds(bench.engine.conjugate(a), x.conj(), TOP)
+        bench.holds(bench.one.conjugate(a), x.conj(), TOP)
 
     def test_sum_of_products_and_its_bookkeeping(self, bench: Bench) -> None:
-        e = bench.engine
+        e = bench.one
         pairs = [bench.pair(i) for i in range(6)]
         x, c = [p[0] for p in pairs], [p[1] for p in pairs]
         first = e.multiply_accumulate(c[:2], c[2:4])
@@ -107,7 +175,7 @@ class TestContract:
         bench.holds(e.rescale(e.relinearise(first)), alone, TOP - 1)
 
     def test_products_add_and_rotate_before_the_rescale(self, bench: Bench) -> None:
-        e = bench.engine
+        e = bench.one
         (x, a), (y, b) = bench.pair(), bench.pair(1)
         product = e.relinearise(e.multiply_accumulate([a], [b]))
         both = e.add(product, e.rotate(product, 5))
@@ -115,7 +183,7 @@ class TestContract:
         bench.holds(e.rescale(both), expected, TOP - 1)
 
     def test_rescale_before_relinearise(self, bench: Bench) -> None:
-        e = bench.engine
+        e = bench.one
         (x, a), (y, b) = bench.pair(), bench.pair(1)
         c = e.rescale(e.multiply_accumulate([a], [b]))
         assert (c.level, c.product, c.size) == (TOP - 1, False, 3)
@@ -134,36 +202,8 @@ class TestContract:
         x, a = bench.pair()
         bench.holds(bench.engine.at_level(a, level), x, level)
 
-    @pytest.mark.parametrize("levels", [(TOP,), (7,), (0,), (9, 6, 6, 1, 0)])
-    def test_lower_is_at_level_in_place(self, bench: Bench, levels: tuple[int, ...]) -> None:
-        e = bench.engine
-        x, a = bench.pair()
-        for level in levels:
-            same = e.at_level(a, level)
-            a = e.lower(a, level)
-            assert (a.level, a.product, a.size) == (same.level, same.product, same.size) == (level, False, 2)
-            assert e.dump(a) == e.dump(same)
-            bench.holds(a, x, level)
-
-    def test_lower_leaves_earlier_copies_and_results_alone(self, bench: Bench) -> None:
-        e = bench.engine
-        (x, a), (y, b) = bench.pair(), bench.pair(1)
-        copy, total, kept = e.at_level(a, 8), e.add(a, b), e.load(e.dump(a))
-        lowered = e.lower(a, 4)
-        bench.holds(copy, x, 8)
-        bench.holds(total, x + y, TOP)
-        bench.holds(kept, x, TOP)
-        bench.holds(bench.product(lowered, e.at_level(b, 4)), x * y * e.parameters.drift(4), 3)
-
-    def test_lower_before_relinearisation(self, bench: Bench) -> None:
-        e = bench.engine
-        (x, a), (y, b) = bench.pair(), bench.pair(1)
-        c = e.lower(e.rescale(e.multiply_accumulate([a], [b])), TOP - 3)
-        assert (c.level, c.product, c.size) == (TOP - 3, False, 3)
-        bench.holds(e.relinearise(c), x * y * e.parameters.drift(TOP), TOP - 3, looser=20)
-
     def test_every_level_can_be_spent_and_none_more(self, bench: Bench) -> None:
-        e = bench.engine
+        e = bench.one
         x, a = bench.pair()
         for level in range(TOP, 0, -1):
             one = e.at_level(bench.encrypt(np.ones(e.parameters.slots)), level)
@@ -175,7 +215,7 @@ class TestContract:
             e.multiply_scalar(a, 0.5)
 
     def test_refusals(self, bench: Bench) -> None:
-        e = bench.engine
+        e = bench.one
         x, a = bench.pair()
         low, product = e.at_level(a, 5), e.multiply_accumulate([a], [a])
         flat = e.relinearise(product)
@@ -188,8 +228,8 @@ class TestContract:
             ("differ", lambda: e.multiply_accumulate([a, low], [a, low])),
             ("unrescaled", lambda: e.multiply_accumulate([product], [product])),
             ("unrescaled", lambda: e.multiply_accumulate([flat], [flat])),
-            ("0 by 0", lambda: e.multiply_accumulate([], [])),
-            ("2 by 1", lambda: e.multiply_accumulate([a, a], [a])),
+            ("sums of 0 by", lambda: e.multiply_accumulate([], [])),
+            ("2 by \\[1\\]", lambda: e.multiply_accumulate([a, a], [a])),
             ("onto", lambda: e.multiply_accumulate([a], [a], onto=a)),
             ("onto", lambda: e.multiply_accumulate([a], [a], onto=flat)),
             ("onto", lambda: e.multiply_accumulate([low], [low], onto=product)),
@@ -203,9 +243,6 @@ class TestContract:
             ("cannot become", lambda: e.at_level(low, 6)),
             ("cannot become", lambda: e.at_level(a, -1)),
             ("cannot become", lambda: e.at_level(flat, 5)),
-            ("cannot become", lambda: e.lower(low, 6)),
-            ("cannot become", lambda: e.lower(a, -1)),
-            ("cannot become", lambda: e.lower(flat, 5)),
         ]
         counted = e.ledger.counts.copy()
         for message, attempt in refused:
@@ -217,13 +254,13 @@ class TestContract:
         bench.holds(a, x, TOP)
 
     def test_the_ledger_counts_by_operation_and_level(self, bench: Bench) -> None:
-        e = bench.engine
+        e = bench.one
         _, a = bench.pair()
-        e.ledger = Ledger()
+        bench.engine.ledger = Ledger()
         c = e.rescale(e.relinearise(e.multiply_accumulate([a, a, a], [a, a, a])))
         e.add(e.conjugate(e.rotate(c, 1)), e.rotate(c, 0))
         e.multiply_scalar(e.at_level(a, 4), 0.5)
-        e.lower(e.lower(a, 4), 4)
+        e.at_level(e.at_level(a, 4), 4)
         assert e.ledger.counts == {
             ("multiply", 11): 3,
             ("relinearise", 11): 1,
@@ -241,7 +278,7 @@ class TestContract:
         assert twice.total_seconds == pytest.approx(2 * e.ledger.total_seconds)
 
     def test_dump_and_load(self, bench: Bench) -> None:
-        e = bench.engine
+        e = bench.one
         x, a = bench.pair()
         product = e.multiply_accumulate([a], [a])
         for c in (a, e.at_level(a, 3), product, e.relinearise(product), bench.product(a, a)):
@@ -293,7 +330,7 @@ def test_drift_of_clear_slots_is_seals_to_noise() -> None:
     ours, theirs = clear.encrypt(x), seal.load(key.encrypt(x))
 
     def square(e: Engine, c: Ciphertext) -> Ciphertext:
-        return e.rescale(e.relinearise(e.multiply_accumulate([c], [c])))
+        return e.rescale(e.relinearise(e.multiply_accumulate([c], [[c]])))[0]
 
     exact = x
     for _ in range(4):
@@ -307,7 +344,7 @@ def test_drift_of_clear_slots_is_seals_to_noise() -> None:
 def test_the_counting_engine_keeps_the_same_books(tiny: Parameters) -> None:
     e = CountingEngine(tiny, KEYS)
     a = e.encrypt()
-    c = e.rescale(e.relinearise(e.multiply_accumulate([a, a], [a, a])))
+    (c,) = e.rescale(e.relinearise(e.multiply_accumulate([a, a], [[a, a]])))
     assert (c.level, c.product, c.size) == (TOP - 1, False, 2)
     assert e.load(e.dump(c)) == c
     done = {("multiply", 11): 2, ("relinearise", 11): 1, ("rescale", 11): 1, ("dump", 10): 1, ("load", 10): 1}

@@ -1,0 +1,98 @@
+"""Memory for ciphertexts and keys: huge pages, handed out and taken back without the system's help.
+
+A fresh megabyte from the system costs a page fault every four kilobytes, which is a tenth of a key
+switch. So buffers come from slabs and go back to a list of their size when nothing refers to them.
+"""
+
+from __future__ import annotations
+
+import mmap
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+ALIGNMENT = 64
+_HUGE = 1 << 21
+_SLAB = 1 << 25
+# Buffers are rounded up to this, so that a level more or less often finds a used one.
+_STEP = 1 << 14
+
+
+class Buffer:
+    """Bytes at an address, given back when it is forgotten."""
+
+    __slots__ = ("_pool", "address", "size")
+
+    def __init__(self, pool: Pool, address: int, size: int) -> None:
+        self._pool, self.address, self.size = pool, address, size
+
+    def __del__(self) -> None:
+        self._pool.free[self.size].append(self.address)
+
+
+class Pool:
+    """Hands out buffers; appending to and popping from its lists is atomic, so threads may share it."""
+
+    def __init__(self) -> None:
+        self.free: defaultdict[int, list[int]] = defaultdict(list)
+        self._slabs: list[NDArray[np.uint8]] = []
+        self._used = 0
+
+    def take(self, size: int) -> Buffer:
+        """A buffer of at least ``size`` bytes, aligned, its contents undefined."""
+        size = -(-size // _STEP) * _STEP
+        try:
+            return Buffer(self, self.free[size].pop(), size)
+        except IndexError:
+            pass
+        if not self._slabs or self._used + size > self._slabs[-1].nbytes:
+            self._slabs.append(_pages(max(size, _SLAB)))
+            self._used = 0
+        address = self._slabs[-1].ctypes.data + self._used
+        self._used += size
+        return Buffer(self, address, size)
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """A ciphertext: rows of residues, one for each polynomial and modulus.
+
+    Attributes:
+        address: of the first polynomial.
+        stride: bytes from one polynomial to the next; more than ``limbs`` need, at a lowered level.
+        size: polynomials.
+        limbs: moduli in use.
+        owner: keeps the memory.
+    """
+
+    address: int
+    stride: int
+    size: int
+    limbs: int
+    owner: Any
+
+    def polynomial(self, k: int) -> int:
+        """The address of polynomial k."""
+        return self.address + k * self.stride
+
+
+def aligned(shape: Sequence[int], kind: DTypeLike) -> NDArray[Any]:
+    """A zeroed array on a cache line's border."""
+    size = int(np.prod(shape)) * np.dtype(kind).itemsize
+    raw = np.zeros(size + ALIGNMENT, np.uint8)
+    start = -raw.ctypes.data % ALIGNMENT
+    return raw[start : start + size].view(kind).reshape(shape)
+
+
+def _pages(size: int) -> NDArray[np.uint8]:
+    """Zeroed memory from the system, on a huge page's border, in huge pages where it grants them."""
+    pages = mmap.mmap(-1, size + _HUGE)
+    if hasattr(mmap, "MADV_HUGEPAGE"):
+        pages.madvise(mmap.MADV_HUGEPAGE)
+    raw = np.frombuffer(pages, np.uint8)
+    start = -raw.ctypes.data % _HUGE
+    return raw[start : start + size]

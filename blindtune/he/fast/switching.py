@@ -1,0 +1,248 @@
+"""Key switch and division by a modulus, as tasks that threads share.
+
+A key switch is four phases: the target's rows to coefficients (:func:`digits`); for every modulus, the
+special one first, the digits transformed under it and multiplied into the key (:func:`sums`); the special
+modulus' two sums to coefficients (:func:`last_rows`); and under every data modulus the division by the
+special one (:func:`divide`). A rescale is the last two. Tasks are (modulus, ciphertext) pairs with the
+ciphertext running fastest, so that threads meet the same rows of a key in the shared cache.
+
+Sums are lazy: with X < 4q < 2^52 and a key K < q < 2^50, a product's low part lies below 2^52 and its
+high part below 2^50; :data:`MAX_TERMS` of them, with what was there before, stay below 2^64.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from blindtune.he.fast.tables import (
+    INVERSE,
+    INVERSE_RATIO,
+    IS_NARROW,
+    KEY_OFFSET,
+    DIVISION_SELF,
+    MINUS_HALF,
+    OFFSET,
+    RATIO,
+    ROOT_RATIOS,
+    ROOTS,
+    SELF,
+    TWO52,
+    TWO52_RATIO,
+    TWO104,
+    TWO104_RATIO,
+    HALF,
+    Q,
+)
+from blindtune.he.fast.transform import forward_first, forward_middle, inner_forward, inner_twiddles, inverse
+from blindtune.he.fast.vector import Lanes, Value, compiled, emitted, put
+
+MAX_TERMS = 4000
+
+
+def reduced(v: Lanes, low: Value, high: Value, constants: Value) -> Value:
+    """``low + 2^52 high mod q``, fully; both may fill 64 bits."""
+    c = {k: v.words(constants, v.int(k)) for k in (Q, RATIO, TWO52, TWO52_RATIO, TWO104, TWO104_RATIO)}
+    q, mask, shift = c[Q], v.all((1 << 52) - 1), v.all(52)
+    q2, negated = v.b.add(q, q), v.b.sub(v.all(1 << 52), q)
+    high = v.b.add(high, v.b.lshr(low, shift))
+    top = v.b.lshr(high, shift)
+    low, high = v.b.and_(low, mask), v.b.and_(high, mask)
+    total = v.barrett(low, c[RATIO], q)
+    total = v.b.add(total, v.shoup(high, c[TWO52], c[TWO52_RATIO], negated))
+    total = v.b.add(total, v.shoup(top, c[TWO104], c[TWO104_RATIO], negated))  # below 6q
+    return v.within(total, v.b.add(q2, q2), q2, q)
+
+
+def _inner_products(narrow: bool) -> Any:
+    """Σ digit · key for both components, on a run of groups of sixteen points.
+
+    ``count`` digits lack their innermost stages, which are done here; ``ready`` are transformed rows.
+    ``digits``, ``keys``, ``rows``, ``row_keys`` are addresses of addresses. ``keep`` is -1 to add to what
+    ``out0`` and ``out1`` hold, 0 to overwrite it.
+    """
+    width = 32 if narrow else 64
+
+    def inner_products(
+        v: Lanes,
+        count: Value,
+        digits: Value,
+        keys: Value,
+        ready: Value,
+        rows: Value,
+        row_keys: Value,
+        start: Value,
+        groups: Value,
+        key_step: Value,
+        degree: Value,
+        constants: Value,
+        out0: Value,
+        out1: Value,
+        keep: Value,
+    ) -> None:
+        b = v.b
+        _, q2, negated = v.moduli(v.word(constants, v.int(Q)))
+        roots, ratios = v.word(constants, v.int(ROOTS)), v.word(constants, v.int(ROOT_RATIOS))
+        kept = v.spread(keep)
+        # Low and high sums of component 0, both vectors, then of component 1.
+        sums = [v.variable() for _ in range(8)]
+
+        def accumulate(x: tuple[Value, Value], key: Value) -> None:
+            for component in (0, 1):
+                for half in (0, 1):
+                    k = v.load(v.at(key, (2 * component + half) * width), narrow)
+                    low, high = sums[4 * component + 2 * half : 4 * component + 2 * half + 2]
+                    b.store(v.low(b.load(low), x[half], k), low)
+                    b.store(v.high(b.load(high), x[half], k), high)
+
+        with v.loop(groups) as loop:
+            group = b.add(start, loop.index)
+            point, wide = b.mul(group, v.int(2 * width)), b.mul(group, v.int(128))
+            key_place = b.mul(group, key_step)
+            twiddles = inner_twiddles(v, roots, ratios, degree, group)
+            for i, place in enumerate(sums):
+                old = v.load(v.at((out0, out1)[i // 4], point, (i // 2 % 2) * width), narrow)
+                b.store(v.all(0) if i % 2 else b.and_(kept, old), place)
+            with v.loop(ready) as inner:
+                row = b.add(v.word(rows, inner.index), point)
+                x = v.load(row, narrow), v.load(v.at(row, width), narrow)
+                accumulate(x, b.add(v.word(row_keys, inner.index), key_place))
+            with v.loop(count) as inner:
+                digit = b.add(v.word(digits, inner.index), wide)
+                x = inner_forward(v, v.load(digit), v.load(v.at(digit, 64)), twiddles, q2, negated)
+                accumulate(x, b.add(v.word(keys, inner.index), key_place))
+            for component, out in enumerate((out0, out1)):
+                for half in (0, 1):
+                    low, high = sums[4 * component + 2 * half : 4 * component + 2 * half + 2]
+                    value = reduced(v, b.load(low), b.load(high), constants)
+                    v.store(value, v.at(out, point, half * width), narrow)
+
+    return emitted(inner_products)
+
+
+def _division(narrow: bool) -> Any:
+    """``out = (sum - innermost stages of digit) / divisor + add``; an ``add`` of 0 adds nothing."""
+    width = 32 if narrow else 64
+
+    def division(
+        v: Lanes,
+        digit: Value,
+        total: Value,
+        add: Value,
+        out: Value,
+        start: Value,
+        groups: Value,
+        degree: Value,
+        constants: Value,
+        by: Value,
+    ) -> None:
+        b = v.b
+        q, q2, negated = v.moduli(v.word(constants, v.int(Q)))
+        roots, ratios = v.word(constants, v.int(ROOTS)), v.word(constants, v.int(ROOT_RATIOS))
+        factor, ratio = v.words(by, v.int(INVERSE)), v.words(by, v.int(INVERSE_RATIO))
+        adds = b.icmp_signed("!=", add, v.int(0))
+        added, kept = b.select(adds, add, total), v.spread(b.sext(adds, add.type))
+        with v.loop(groups) as loop:
+            group = b.add(start, loop.index)
+            point, wide = b.mul(group, v.int(2 * width)), b.mul(group, v.int(128))
+            twiddles = inner_twiddles(v, roots, ratios, degree, group)
+            x = b.add(digit, wide)
+            for half, value in enumerate(
+                inner_forward(v, v.load(x), v.load(v.at(x, 64)), twiddles, q2, negated)
+            ):
+                place = v.at(point, half * width)
+                apart = b.sub(b.add(v.load(b.add(total, place), narrow), q2), v.within(value, q2))
+                result = v.within(v.shoup(apart, factor, ratio, negated), q)
+                result = b.add(result, b.and_(v.load(b.add(added, place), narrow), kept))
+                v.store(v.within(result, q), b.add(out, place), narrow)
+
+    return emitted(division)
+
+
+_products_wide, _products_narrow = _inner_products(False), _inner_products(True)
+_division_wide, _division_narrow = _division(False), _division(True)
+
+
+@compiled
+def switch_row(  # type: ignore[no-untyped-def]
+    variant, j, limbs, targets, n, lg, constants, coefficients, stride, rows, keys, out0, out1, scratch, batch
+):
+    """Both sums under modulus j over all digits of all targets.
+
+    Args:
+        coefficients: address of the digits; those of target t stand ``t * stride`` behind.
+        rows: addresses of the transformed targets.
+        keys: addresses of the targets' keys.
+        scratch: room for ``batch`` working buffers and the lists of addresses.
+        batch: digits transformed before each sweep, so that they stay in the cache.
+    """
+    c = constants[j]
+    base = c[SELF]
+    narrow = c[IS_NARROW]
+    digit_count = len(constants) - 1
+    point = 32 * (4 if narrow else 8)  # bytes of both components of a key on sixteen points
+    xs, ks, ys, yks = scratch, scratch + 8 * batch, scratch + 16 * batch, scratch + 16 * batch + 16
+    buffers = scratch + 4096
+    ready = 0
+    for t in range(targets):
+        if j < limbs:
+            put(ys, t, rows[t] + c[OFFSET])
+            put(yks, t, keys[t] + c[KEY_OFFSET] + j * point)
+            ready = targets
+    d, total, first = 0, limbs * targets, True
+    while first or d < total:
+        count = 0
+        while d < total and count < batch:
+            t, i = d // limbs, d % limbs
+            d += 1
+            if i == j:
+                continue
+            other = constants[i]
+            buffer = buffers + count * n * 8
+            reduce = other[Q] >= 4 * c[Q]
+            source = coefficients + t * stride + other[OFFSET]
+            forward_first(variant, source, other[IS_NARROW], buffer, n, c, reduce, 0)
+            put(xs, count, buffer)
+            put(ks, count, keys[t] + c[KEY_OFFSET] + i * point)
+            count += 1
+        keep = 0 if first else -1
+        for b in range(8):
+            for i in range(count):
+                forward_middle(variant, buffers + i * n * 8, b, n, lg, c)
+            start, groups = b * (n >> 7), n >> 7
+            if narrow:
+                _products_narrow(
+                    variant, count, xs, ks, ready, ys, yks, start, groups, digit_count * point, n, base, out0, out1, keep
+                )
+            else:
+                _products_wide(
+                    variant, count, xs, ks, ready, ys, yks, start, groups, digit_count * point, n, base, out0, out1, keep
+                )
+        first, ready = False, 0
+
+
+@compiled
+def divide_row(variant, j, divisor, n, lg, constants, divisions, coefficients, total, add, out, buffer):  # type: ignore[no-untyped-def]
+    """``(total - coefficients) / divisor + add`` under modulus j.
+
+    Args:
+        coefficients: the divisor's row, plus half of it.
+        total, add, out: rows of modulus j; ``add`` may be 0.
+        buffer: room for a working buffer.
+    """
+    c, by = constants[j], divisions[divisor, j]
+    base, factors = c[SELF], by[DIVISION_SELF]
+    forward_first(variant, coefficients, constants[divisor, IS_NARROW], buffer, n, c, True, by[MINUS_HALF])
+    for b in range(8):
+        forward_middle(variant, buffer, b, n, lg, c)
+        start, groups = b * (n >> 7), n >> 7
+        if c[IS_NARROW]:
+            _division_narrow(variant, buffer, total, add, out, start, groups, n, base, factors)
+        else:
+            _division_wide(variant, buffer, total, add, out, start, groups, n, base, factors)
+
+
+@compiled
+def coefficient_row(variant, j, n, lg, constants, row, buffer, out, rounding):  # type: ignore[no-untyped-def]
+    """A transformed row to coefficients, plus half the modulus if ``rounding``."""
+    c = constants[j]
+    inverse(variant, row, buffer, out, n, lg, c, c[HALF] if rounding else 0)

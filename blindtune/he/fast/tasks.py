@@ -1,0 +1,233 @@
+"""Phases of tasks on several threads: numba's threads, and a shared counter that hands the tasks out.
+
+numba would split a loop in equal parts beforehand; processors that others use too, and tasks of unequal
+length, want the next task to go to whoever is free.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Sequence
+from typing import Any
+
+import numba
+import numpy as np
+from numpy.typing import NDArray
+
+from blindtune.he.fast.pointwise import combine_rows, scale_row, turn_row
+from blindtune.he.fast.products import CHUNK, product_chunk
+from blindtune.he.fast.switching import coefficient_row, divide_row, switch_row
+from blindtune.he.fast.storage import Buffer, Pool, aligned
+from blindtune.he.fast.tables import OFFSET
+from blindtune.he.fast.vector import compiled, fetch_add
+
+# Kinds of phases.
+TURN, DIGITS, SUMS, LAST_ROWS, DIVIDE, ADD, SUBTRACT, SCALE, PRODUCTS = range(9)
+
+# Common parameters of a job.
+(
+    DEGREE,
+    LOG_DEGREE,
+    LIMBS,
+    COUNT,
+    SIZE,
+    TARGETS,
+    DIVISOR,
+    STRIDE,
+    COEFFICIENTS,
+    LASTS,
+    TABLE,
+    BATCH,
+    TERMS,
+    LEFTS,
+    RIGHTS,
+    KEYS,  # and the second target's
+) = range(16)
+PARAMETERS = 17
+
+# Columns for each ciphertext of a job.
+(
+    SOURCE,
+    SOURCE_STRIDE,
+    OUT,
+    OUT_STRIDE,
+    ADDEND0,
+    ADDEND1,
+    TURN_ADDEND,
+    TURNED,
+    TARGET0,
+    TARGET1,
+    TOTAL,
+    TOTAL_STRIDE,
+) = range(12)
+OPERANDS = 12
+
+
+@compiled
+def _perform(variant, kind, task, p, x, constants, divisions, scratch):  # type: ignore[no-untyped-def]  # noqa: C901
+    """One task of a phase. See :mod:`.engine` for how jobs are made."""
+    n, lg, limbs, count, size = p[DEGREE], p[LOG_DEGREE], p[LIMBS], p[COUNT], p[SIZE]
+    if kind == SUMS:
+        # The special modulus comes first: what follows waits for it.
+        i, j = task % count, task // count - 1
+        if j < 0:
+            j = len(constants) - 1
+        out = x[i, TOTAL] + constants[j, OFFSET]
+        switch_row(
+            variant,
+            j,
+            limbs,
+            p[TARGETS],
+            n,
+            lg,
+            constants,
+            p[COEFFICIENTS] + i * p[TARGETS] * p[STRIDE],
+            p[STRIDE],
+            x[i, TARGET0:],
+            p[KEYS:],
+            out,
+            out + x[i, TOTAL_STRIDE],
+            scratch,
+            p[BATCH],
+        )
+    elif kind == DIVIDE:
+        k, i, j = task % size, task // size % count, task // size // count
+        add = x[i, ADDEND1] if k == 1 else x[i, ADDEND0]
+        if k > 1:
+            add = 0
+        offset = constants[j, OFFSET]
+        divide_row(
+            variant,
+            j,
+            p[DIVISOR],
+            n,
+            lg,
+            constants,
+            divisions,
+            p[LASTS] + (i * size + k) * n * 8,
+            x[i, TOTAL] + k * x[i, TOTAL_STRIDE] + offset,
+            add + offset if add != 0 else 0,
+            x[i, OUT] + k * x[i, OUT_STRIDE] + offset,
+            scratch,
+        )
+    elif kind == DIGITS:
+        j, t, i = task % limbs, task // limbs % p[TARGETS], task // limbs // p[TARGETS]
+        row = x[i, TARGET0 + t] + constants[j, OFFSET]
+        out = p[COEFFICIENTS] + (i * p[TARGETS] + t) * p[STRIDE] + constants[j, OFFSET]
+        coefficient_row(variant, j, n, lg, constants, row, scratch, out, False)
+    elif kind == LAST_ROWS:
+        k, i, j = task % size, task // size, p[DIVISOR]
+        row = x[i, TOTAL] + k * x[i, TOTAL_STRIDE] + constants[j, OFFSET]
+        coefficient_row(variant, j, n, lg, constants, row, scratch, p[LASTS] + task * n * 8, True)
+    elif kind == PRODUCTS:
+        chunks = n // CHUNK
+        product_chunk(
+            variant,
+            task // chunks,
+            task % chunks,
+            constants,
+            p[TERMS],
+            p[LEFTS],
+            p[RIGHTS],
+            count,
+            x,
+            scratch,
+        )
+    else:
+        j, k, i = task % limbs, task // limbs % size, task // limbs // size
+        c = constants[j]
+        source = x[i, SOURCE] + k * x[i, SOURCE_STRIDE] + c[OFFSET]
+        out = x[i, OUT] + k * x[i, OUT_STRIDE] + c[OFFSET]
+        if kind == TURN:
+            add = 0
+            if k == 0 and x[i, TURN_ADDEND] != 0:
+                add = x[i, TURN_ADDEND] + c[OFFSET]
+            if k == 1:
+                out = x[i, TURNED] + c[OFFSET]
+            turn_row(variant, source, p[TABLE], add, out, n, c)
+        elif kind == SCALE:
+            # The factors modulo each modulus, then their ratios, stand where products list their terms.
+            scale_row(variant, source, out, n, c, x[1 + j, 0], x[1 + j, 1])
+        else:
+            other = x[i, ADDEND0] + k * x[i, ADDEND1] + c[OFFSET]
+            combine_rows(variant, kind == SUBTRACT, source, other, out, n, c)
+
+
+@compiled
+def _drain(variant, kind, tasks, counter, p, x, constants, divisions, scratch):  # type: ignore[no-untyped-def]
+    """Take tasks until none is left."""
+    while True:
+        task = fetch_add(counter, 1)
+        if task >= tasks:
+            break
+        _perform(variant, kind, task, p, x, constants, divisions, scratch)
+
+
+@compiled
+def perform(variant, phases, counters, p, x, constants, divisions, scratch):  # type: ignore[no-untyped-def]
+    """All phases, (kind, tasks) each, on this thread.
+
+    Args:
+        counters: address of a zeroed cache line for each phase.
+        scratch: address of each thread's working room.
+    """
+    for phase in range(len(phases)):
+        place = counters + 64 * phase
+        _drain(variant, phases[phase, 0], phases[phase, 1], place, p, x, constants, divisions, scratch[0])
+
+
+@numba.njit(nogil=True, cache=True, parallel=True)  # type: ignore[untyped-decorator]
+def perform_threaded(variant, phases, counters, p, x, constants, divisions, scratch):  # type: ignore[no-untyped-def]
+    """:func:`perform` on as many threads as ``scratch`` has entries; a phase waits for the one before."""
+    for phase in range(len(phases)):
+        kind, tasks, place = phases[phase, 0], phases[phase, 1], counters + 64 * phase
+        for thread in numba.prange(len(scratch)):
+            _drain(variant, kind, tasks, place, p, x, constants, divisions, scratch[thread])
+
+
+class Runner:
+    """Runs jobs on a number of threads, with working room for each.
+
+    Args:
+        variant: the variant of the kernels.
+        threads: at most one for each processor that numba saw.
+    """
+
+    def __init__(self, variant: Any, threads: int) -> None:
+        self._variant, self.threads = variant, max(1, min(threads, numba.config.NUMBA_NUM_THREADS))
+        self._pool, self._room = Pool(), 0
+        self._buffers: list[Buffer] = []
+        self._scratch = np.zeros(self.threads, np.int64)
+
+    def run(
+        self,
+        phases: Sequence[tuple[int, int]],
+        p: NDArray[np.int64],
+        x: NDArray[np.int64],
+        constants: NDArray[np.int64],
+        divisions: NDArray[np.int64],
+        room: int,
+        cleared: bool,
+    ) -> None:
+        """Perform a job's phases; one call at a time.
+
+        Args:
+            phases: (kind, number of tasks).
+            room: bytes that a thread needs; zeroed if ``cleared``.
+        """
+        if room > self._room:
+            self._buffers = [self._pool.take(room) for _ in range(self.threads)]
+            self._scratch[:] = [buffer.address for buffer in self._buffers]
+            self._room = room
+        if cleared:
+            for buffer in self._buffers:
+                ctypes.memset(buffer.address, 0, room)
+        counters = aligned((len(phases), 8), np.int64)
+        listed = np.array(phases, np.int64)
+        # Small jobs are over before another thread has woken up.
+        if self.threads == 1:
+            f = perform
+        else:
+            f = perform_threaded
+            numba.set_num_threads(self.threads)
+        f(self._variant, listed, counters.ctypes.data, p, x, constants, divisions, self._scratch)

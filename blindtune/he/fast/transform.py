@@ -1,0 +1,272 @@
+"""SEAL's negacyclic number-theoretic transforms, forward and inverse, one polynomial and modulus at a time.
+
+Three stages at a time: the first (or last) three run over the whole polynomial, the others on one eighth
+after another, which stays in the nearest cache. The innermost three work inside sixteen consecutive
+coefficients; key switch and division by a modulus continue right there (:mod:`.switching`).
+
+Lazy bounds: values stay below 4q forward and below 2q backward; what is written last is fully reduced.
+Working buffers hold eight bytes a coefficient, rows those of their modulus.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from blindtune.he.fast.tables import (
+    INVERSE_ROOT_RATIOS,
+    INVERSE_ROOTS,
+    IS_NARROW,
+    RATIO,
+    ROOT_RATIOS,
+    ROOTS,
+    Q,
+)
+from blindtune.he.fast.vector import Lanes, Value, compiled, emitted
+
+
+def _twiddles(v: Lanes, roots: Value, ratios: Value, index: Value, stages: int) -> list[list[tuple[Any, Any]]]:
+    """The roots of merged stages, each in every lane, for the butterfly group ``index``."""
+    found = []
+    for stage in range(stages):
+        first = v.b.shl(index, v.int(stage))
+        places = [v.b.add(first, v.int(u)) for u in range(1 << stage)]
+        found.append([(v.words(roots, p), v.words(ratios, p)) for p in places])
+    return found
+
+
+def inner_twiddles(v: Lanes, roots: Value, ratios: Value, degree: Value, group: Value) -> dict[int, Any]:
+    """The roots of the innermost stages for the sixteen coefficients number ``group``."""
+    found = {}
+    for span, count in ((4, 2), (2, 4), (1, 8)):
+        # A stage of span t uses the roots N/2t .. N/t - 1: for these coefficients, 8/t of them.
+        shift = {4: 3, 2: 2, 1: 1}[span]
+        index = v.b.add(v.b.lshr(degree, v.int(shift)), v.b.mul(group, v.int(count)))
+        place = v.b.shl(index, v.int(3))
+        found[span] = tuple(v.repeated(v.b.add(table, place), count) for table in (roots, ratios))
+    return found
+
+
+def inner_forward(v: Lanes, v0: Value, v1: Value, twiddles: dict[int, Any], q2: Value, n: Value) -> Any:
+    """The innermost three stages on sixteen coefficients; results below 4q."""
+    for span in (4, 2, 1):
+        v0, v1 = v.stage(span, v0, v1, v.forward, *twiddles[span], q2, n)
+    return v0, v1
+
+
+def _outer_forward(stages: int, narrow: bool = False, reduce: bool = False) -> Any:
+    """Merged stages on coefficients ``stride`` bytes apart (counted in working buffers)."""
+
+    def forward(
+        v: Lanes,
+        source: Value,
+        target: Value,
+        stride: Value,
+        roots: Value,
+        ratios: Value,
+        index: Value,
+        count: Value,
+        modulus: Value,
+        ratio: Value,
+        add: Value,
+    ) -> None:
+        _, q2, negated = v.moduli(modulus)
+        q, ratio, add = v.spread(modulus), v.spread(ratio), v.spread(add)
+        twiddles = _twiddles(v, roots, ratios, index, stages)
+        size = 1 << stages
+        with v.loop(count) as loop:
+            offset = v.b.shl(loop.index, v.int(6))
+            places = [v.b.add(offset, v.b.mul(stride, v.int(r))) for r in range(size)]
+            half = [v.b.lshr(p, v.int(1)) if narrow else p for p in places]
+            a = [v.load(v.b.add(source, p), narrow) for p in half]
+            if reduce:
+                a = [v.b.add(v.barrett(x, ratio, q), add) for x in a]
+            for stage in range(stages):
+                h = size >> (stage + 1)
+                for u in range(1 << stage):
+                    for x in range(2 * u * h, 2 * u * h + h):
+                        a[x], a[x + h] = v.forward(a[x], a[x + h], *twiddles[stage][u], q2, negated)
+            for value, place in zip(a, places, strict=True):
+                v.store(value, v.b.add(target, place))
+
+    return emitted(forward)
+
+
+def _outer_inverse(stages: int) -> Any:
+    def inverse(
+        v: Lanes,
+        address: Value,
+        stride: Value,
+        roots: Value,
+        ratios: Value,
+        index: Value,
+        count: Value,
+        modulus: Value,
+    ) -> None:
+        _, q2, negated = v.moduli(modulus)
+        twiddles = _twiddles(v, roots, ratios, index, stages)
+        size = 1 << stages
+        with v.loop(count) as loop:
+            offset = v.b.shl(loop.index, v.int(6))
+            places = [v.at(address, offset, v.b.mul(stride, v.int(r))) for r in range(size)]
+            a = [v.load(p) for p in places]
+            for stage in reversed(range(stages)):
+                _inverse_stage(v, a, stage, twiddles[stage], q2, negated)
+            for value, place in zip(a, places, strict=True):
+                v.store(value, place)
+
+    return emitted(inverse)
+
+
+def _inverse_stage(v: Lanes, a: list[Any], stage: int, twiddles: list[Any], q2: Value, negated: Value) -> None:
+    h = len(a) >> (stage + 1)
+    for u in range(1 << stage):
+        for x in range(2 * u * h, 2 * u * h + h):
+            a[x], a[x + h] = v.inverse(a[x], a[x + h], *twiddles[u], q2, negated)
+
+
+def _last_inverse(narrow: bool) -> Any:
+    """The last three stages over the whole polynomial, with the division by N; then ``add``; reduced."""
+
+    def inverse(
+        v: Lanes,
+        source: Value,
+        target: Value,
+        stride: Value,
+        roots: Value,
+        ratios: Value,
+        count: Value,
+        modulus: Value,
+        add: Value,
+    ) -> None:
+        q, q2, negated = v.moduli(modulus)
+        add = v.spread(add)
+        twiddles = _twiddles(v, roots, ratios, v.int(1), 3)
+        whole = v.words(roots, v.int(0)), v.words(ratios, v.int(0))
+        with v.loop(count) as loop:
+            offset = v.b.shl(loop.index, v.int(6))
+            places = [v.b.add(offset, v.b.mul(stride, v.int(r))) for r in range(8)]
+            a = [v.load(v.b.add(source, p)) for p in places]
+            for stage in (2, 1):
+                _inverse_stage(v, a, stage, twiddles[stage], q2, negated)
+            for x in range(4):
+                total, apart = v.b.add(a[x], a[x + 4]), v.b.sub(v.b.add(a[x], q2), a[x + 4])
+                a[x] = v.shoup(total, *whole, negated)
+                a[x + 4] = v.shoup(apart, *twiddles[0][0], negated)
+            for value, place in zip(a, places, strict=True):
+                value = v.within(v.b.add(v.within(value, q), add), q)
+                v.store(value, v.b.add(target, v.b.lshr(place, v.int(1)) if narrow else place), narrow)
+
+    return emitted(inverse)
+
+
+def _first_inverse(narrow: bool) -> Any:
+    """The innermost three stages, from a row to a working buffer."""
+
+    def inverse(
+        v: Lanes,
+        source: Value,
+        target: Value,
+        roots: Value,
+        ratios: Value,
+        degree: Value,
+        start: Value,
+        groups: Value,
+        modulus: Value,
+    ) -> None:
+        _, q2, negated = v.moduli(modulus)
+        width = 32 if narrow else 64
+        with v.loop(groups) as loop:
+            group = v.b.add(start, loop.index)
+            twiddles = inner_twiddles(v, roots, ratios, degree, group)
+            here = v.b.add(source, v.b.mul(group, v.int(2 * width)))
+            v0, v1 = v.load(here, narrow), v.load(v.at(here, width), narrow)
+            for span in (1, 2, 4):
+                v0, v1 = v.stage(span, v0, v1, v.inverse, *twiddles[span], q2, negated)
+            there = v.b.add(target, v.b.mul(group, v.int(128)))
+            v.store(v0, there)
+            v.store(v1, v.at(there, 64))
+
+    return emitted(inverse)
+
+
+_forward4, _forward8 = _outer_forward(2), _outer_forward(3)
+_first_wide, _first_wide_reducing = _outer_forward(3, False), _outer_forward(3, False, True)
+_first_narrow, _first_narrow_reducing = _outer_forward(3, True), _outer_forward(3, True, True)
+_inverse4, _inverse8 = _outer_inverse(2), _outer_inverse(3)
+_last_wide, _last_narrow = _last_inverse(False), _last_inverse(True)
+_inner_wide, _inner_narrow = _first_inverse(False), _first_inverse(True)
+
+
+@compiled
+def forward_first(variant, source, narrow, target, n, c, reduce, add):  # type: ignore[no-untyped-def]
+    """The first three stages, from a row of another modulus' residues to a working buffer.
+
+    Args:
+        narrow: whether the row's residues take four bytes.
+        n: N.
+        c: the modulus' constants.
+        reduce: whether they may reach 4q; they are then reduced, and ``add`` is added.
+    """
+    q, w, r = c[Q], c[ROOTS], c[ROOT_RATIOS]
+    if reduce:
+        if narrow:
+            _first_narrow_reducing(variant, source, target, n, w, r, 1, n >> 6, q, c[RATIO], add)
+        else:
+            _first_wide_reducing(variant, source, target, n, w, r, 1, n >> 6, q, c[RATIO], add)
+    elif narrow:
+        _first_narrow(variant, source, target, n, w, r, 1, n >> 6, q, 0, 0)
+    else:
+        _first_wide(variant, source, target, n, w, r, 1, n >> 6, q, 0, 0)
+
+
+@compiled
+def forward_middle(variant, buffer, eighth, n, lg, c):  # type: ignore[no-untyped-def]
+    """The stages between the first three and the innermost three, on one eighth of the polynomial."""
+    q, w, r = c[Q], c[ROOTS], c[ROOT_RATIOS]
+    length = n >> 3
+    base = buffer + eighth * length * 8
+    blocks, left = 1, lg - 6
+    while left > 0:
+        stages = 3 if left % 3 == 0 else 2
+        step = length >> stages
+        for g in range(blocks):
+            place = base + g * length * 8
+            index = (8 + eighth) * blocks + g
+            if stages == 3:
+                _forward8(variant, place, place, step * 8, w, r, index, step >> 3, q, 0, 0)
+            else:
+                _forward4(variant, place, place, step * 8, w, r, index, step >> 3, q, 0, 0)
+        blocks <<= stages
+        length = step
+        left -= stages
+
+
+@compiled
+def inverse(variant, source, buffer, target, n, lg, c, add):  # type: ignore[no-untyped-def]
+    """From a transformed row to a row of coefficients plus ``add``, both of the modulus' own width."""
+    q, w, r = c[Q], c[INVERSE_ROOTS], c[INVERSE_ROOT_RATIOS]
+    eighth = n >> 3
+    for b in range(8):
+        if c[IS_NARROW]:
+            _inner_narrow(variant, source, buffer, w, r, n, b * (eighth >> 4), eighth >> 4, q)
+        else:
+            _inner_wide(variant, source, buffer, w, r, n, b * (eighth >> 4), eighth >> 4, q)
+        base = buffer + b * eighth * 8
+        done, left = 8, lg - 6
+        while left > 0:
+            stages = 2 if left == 2 or left == 4 else 3  # noqa: PLR1714  numba: no set membership here
+            length = done << stages
+            blocks = eighth // length
+            for g in range(blocks):
+                place = base + g * length * 8
+                index = (8 + b) * blocks + g
+                if stages == 3:
+                    _inverse8(variant, place, done * 8, w, r, index, done >> 3, q)
+                else:
+                    _inverse4(variant, place, done * 8, w, r, index, done >> 3, q)
+            done = length
+            left -= stages
+    if c[IS_NARROW]:
+        _last_narrow(variant, buffer, target, n, w, r, n >> 6, q, add)
+    else:
+        _last_wide(variant, buffer, target, n, w, r, n >> 6, q, add)
