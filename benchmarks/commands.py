@@ -1,0 +1,92 @@
+"""The product as its users run it: commands with ``--json``, and a server in a process of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import secrets
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS = ROOT / "benchmarks" / "results"
+PACKAGES = ("tenseal", "numba", "numpy", "torch", "timm", "scikit-learn")
+
+
+def blindtune(*arguments: str, token: str = "") -> dict[str, Any]:
+    """Run a command with ``--json``; its answer, with the seconds that it took."""
+    start = time.perf_counter()
+    done = subprocess.run(
+        [sys.executable, "-m", "blindtune.cli.main", *arguments, "--json"],
+        env={**os.environ, "BLINDTUNE_TOKEN": token},
+        capture_output=True,
+        text=True,
+    )
+    if done.returncode:
+        raise SystemExit(f"blindtune {arguments[0]}: {done.stderr.strip()}")
+    return {**json.loads(done.stdout), "wall_seconds": time.perf_counter() - start}
+
+
+@contextmanager
+def server(directory: Path, cores: int) -> Iterator[tuple[str, str]]:
+    """A server in a process of its own: its URL and token."""
+    token = secrets.token_urlsafe(32)
+    command = [sys.executable, "-m", "blindtune.cli.main", "serve", "--data-dir", str(directory)]
+    process = subprocess.Popen(
+        [*command, "--port", "0", "--cores", str(cores)],
+        env={**os.environ, "BLINDTUNE_TOKEN": token},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    assert process.stdout is not None
+    try:
+        yield process.stdout.readline().strip(), token
+    finally:
+        process.terminate()
+        process.wait(60)
+
+
+def machine() -> dict[str, Any]:
+    """Where and with what something was measured."""
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    model = next((x.split(":")[1].strip() for x in lines if "model name" in x), platform.processor())
+    memory = next(x for x in Path("/proc/meminfo").read_text().splitlines() if x.startswith("MemTotal"))
+    return {
+        "cpu": model,
+        "cores": os.cpu_count(),
+        "memory_gib": round(int(memory.split()[1]) / 2**20, 1),
+        "ifma": any("avx512ifma" in x for x in lines if x.startswith("flags")),
+        "python": platform.python_version(),
+        "packages": {n: version(n) for n in PACKAGES},
+        "commit": commit(),
+        "load_at_start": os.getloadavg()[0],
+    }
+
+
+def commit() -> str:
+    """The commit that is checked out, with a mark if the tree differs from it."""
+    found = subprocess.run(
+        ["git", "describe", "--always", "--dirty"], cwd=ROOT, capture_output=True, text=True
+    )
+    return found.stdout.strip()
+
+
+def keep(name: str, results: dict[str, Any]) -> None:
+    """Write ``benchmarks/results/NAME.json``."""
+    RESULTS.mkdir(exist_ok=True)
+    (RESULTS / f"{name}.json").write_text(json.dumps(results, indent=1) + "\n")
+
+
+def kept(name: str) -> dict[str, Any]:
+    """What :func:`keep` wrote, or nothing."""
+    path = RESULTS / f"{name}.json"
+    found: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {}
+    return found
