@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from blindtune.errors import EngineError, MissingPackageError, ParametersError
-from blindtune.he import memfile
+from blindtune.he import blob, memfile, native
+from blindtune.he.blob import Header, Kind, Residues
 from blindtune.he.engine import Ciphertext
 from blindtune.params import Parameters
 
@@ -49,27 +50,41 @@ def conjugation_element(ring_degree: int) -> int:
 
 
 class SealCodec:
-    """Reads and writes SEAL's objects as bytes; everything read is checked against the parameters."""
+    """Reads and writes SEAL's objects as blobs of ours; everything read is checked against the parameters."""
 
     def __init__(self, parameters: Parameters) -> None:
         self.parameters, self.context = parameters, context(parameters)
         self.parms_ids = _parms_ids(self.context)
         self._level_of = {tuple(p): level for level, p in self.parms_ids.items()}
+        self._scratch = memfile.Scratch()
 
     def read(self, target: Any, data: bytes, what: str) -> Any:
-        """Load ``data`` into the SEAL object ``target``.
+        """Load ``data`` into the SEAL object ``target``: a ciphertext or keys of ours, or SEAL's own bytes.
 
         Raises:
-            EngineError: damaged, or of other parameters.
+            EngineError: damaged, of another kind, or of other parameters.
         """
         try:
-            memfile.from_bytes(lambda path: target.load(self.context, path), data)
-        except (RuntimeError, ValueError, IndexError, MemoryError) as error:
+            if data[:4] == blob.MAGIC:
+                stream = self._stream(target, data)
+                self._scratch.load(lambda path: target.load(self.context, path), stream)
+            else:
+                memfile.from_bytes(lambda path: target.load(self.context, path), data)
+        except (EngineError, RuntimeError, ValueError, IndexError, MemoryError) as error:
             raise EngineError(
                 f"{what} does not load: damaged, or of other parameters",
                 remedy="Encrypt the study again and compare the checksums.",
             ) from error
         return target
+
+    def residues(self, data: bytes) -> tuple[Header, Residues]:
+        """A blob's header and residues (components, polynomials, limbs, N), without SEAL.
+
+        Raises:
+            EngineError: damaged, or of other parameters.
+        """
+        header = blob.read_header(data, self.parameters)
+        return header, blob.expand(data, header, self.parameters)
 
     def ciphertext(self, data: bytes) -> Ciphertext:
         """A ciphertext with its level and scale.
@@ -85,6 +100,50 @@ class SealCodec:
         if scale not in (nominal, nominal**2):
             raise EngineError("a ciphertext at another scale than this study's")
         return Ciphertext(raw, level, product=scale != nominal, size=raw.size())
+
+    def dump(self, a: Ciphertext) -> bytes:
+        """A ciphertext's blob."""
+        header = Header(Kind.CIPHERTEXT, a.level + 1, a.size, seeded=False, product=a.product)
+        found = native.polynomials(a.raw, a.size, a.level + 1, self.parameters.ring_degree)
+        return blob.write(header, self.parameters, list(found))
+
+    def dump_fresh(self, serializable: Any) -> bytes:
+        """The blob of what ``encrypt_symmetric`` returned."""
+        header = Header(Kind.CIPHERTEXT, self.parameters.levels + 1)
+        found = native.seeded(serializable, header.limbs, self.parameters.ring_degree)
+        return blob.write(header, self.parameters, [found.first], [found.seed])
+
+    def dump_key(self, serializable: Any, element: int = 0) -> bytes:
+        """The blob of a relinearisation key, or of a Galois key with its element, as SEAL generated it."""
+        kind = Kind.GALOIS if element else Kind.RELINEARISATION
+        header = Header(kind, self.parameters.levels + 1, element=element)
+        place, limbs = _place(header), header.limbs + 1
+        ids = self.context.key_parms_id()
+        found = native.seeded_key(serializable, place, ids, limbs, self.parameters.ring_degree)
+        return blob.write(header, self.parameters, [d.first for d in found], [d.seed for d in found])
+
+    def _stream(self, target: Any, data: bytes) -> list[bytes | memoryview]:
+        """A blob of ours as SEAL's uncompressed stream."""
+        s = sealapi()
+        header, residues = self.residues(data)
+        wanted = {
+            Kind.CIPHERTEXT: s.Ciphertext,
+            Kind.RELINEARISATION: s.RelinKeys,
+            Kind.GALOIS: s.GaloisKeys,
+        }
+        if type(target) is not wanted[header.kind]:
+            raise EngineError("a blob of another kind")
+        ours = s.Serialization.SEALHeader()
+        version = (ours.version_major, ours.version_minor)
+        if header.kind is Kind.CIPHERTEXT:
+            scale = self.parameters.scale ** (2 if header.product else 1)
+            return native.ciphertext_stream(version, self.parms_ids[header.limbs - 1], scale, residues[0])
+        return native.key_stream(version, self.context.key_parms_id(), _place(header), residues)
+
+
+def _place(header: Header) -> int:
+    """Where SEAL's key objects keep a key."""
+    return (header.element - 1) // 2 if header.kind is Kind.GALOIS else 0
 
 
 def _parms_ids(made: Any) -> dict[int, list[int]]:

@@ -62,14 +62,13 @@ class SecretKey:
         return memfile.to_bytes(self._raw.save)
 
     def relinearisation_key(self) -> bytes:
-        """Serialised, seeded relinearisation key."""
-        made = sealapi().KeyGenerator(self._context, self._raw).create_relin_keys()
-        return memfile.to_bytes(made.save)
+        """The blob of a fresh, seeded relinearisation key."""
+        return self._codec.dump_key(sealapi().KeyGenerator(self._context, self._raw).create_relin_keys())
 
     def galois_key(self, element: int) -> bytes:
-        """Serialised, seeded Galois key of one element."""
+        """The blob of a fresh, seeded Galois key of one element."""
         made = sealapi().KeyGenerator(self._context, self._raw).create_galois_keys([element])
-        return memfile.to_bytes(made.save)
+        return self._codec.dump_key(made, element)
 
     def galois_elements(self, keys: KeySet) -> list[int]:
         """The elements that a key set needs, conjugation last."""
@@ -91,7 +90,7 @@ class SecretKey:
             self._encoder.encode(data.tolist(), self.parameters.scale, plain)
         except (RuntimeError, ValueError) as error:
             raise EngineError("values too large for the scale") from error
-        return memfile.to_bytes(self._encryptor.encrypt_symmetric(plain).save)
+        return self._codec.dump_fresh(self._encryptor.encrypt_symmetric(plain))
 
     def decrypt(self, ciphertext: Ciphertext) -> NDArray[np.complex128]:
         """The slot values (slots,).
