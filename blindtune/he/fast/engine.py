@@ -78,7 +78,7 @@ class FastEngine(CheckedEngine):
         n = parameters.ring_degree
         self._variant, self._lock, self._pool = variant, threading.Lock(), Pool()
         self._codec, self._chain = SealCodec(parameters), Chain(n, parameters.primes)
-        self._runner = tasks.Runner(self._variant, threads)
+        self._runner = tasks.Runner(variant, threads, self._chain)
         # A ciphertext that SEAL loaded: reshaped, it is what SEAL is given to write.
         self._template: Any = None
         relin = self._codec.read(s.RelinKeys(), relinearisation, "the relinearisation key")
@@ -297,7 +297,7 @@ class FastEngine(CheckedEngine):
         self, phases: Sequence[tuple[int, int]], p: Integers, x: Integers, scratch: int, cleared: bool = False
     ) -> None:
         with self._lock:
-            self._runner.run(phases, p, x, self._chain.constants, self._chain.divisions, scratch, cleared)
+            self._runner.run(phases, p, x, scratch, cleared)
 
 
 def _addresses(batch: list[Rows]) -> Integers:

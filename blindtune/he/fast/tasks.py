@@ -7,19 +7,28 @@ length, want the next task to go to whoever is free.
 from __future__ import annotations
 
 import ctypes
+import os
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
+
+# An idle thread of GNU OpenMP spins for milliseconds, on a processor that the others may need. This is a
+# few tens of microseconds, after which it sleeps; read when numba loads the library.
+if "OMP_WAIT_POLICY" not in os.environ:
+    os.environ.setdefault("GOMP_SPINCOUNT", "2000")
 
 import numba
 import numpy as np
+from numba import carray, types
 from numpy.typing import NDArray
 
+from blindtune.he.fast.cache import cached
 from blindtune.he.fast.pointwise import combine_rows, scale_row, turn_row
 from blindtune.he.fast.products import CHUNK, product_chunk
 from blindtune.he.fast.switching import coefficient_row, divide_row, switch_row
 from blindtune.he.fast.storage import Buffer, Pool, aligned
-from blindtune.he.fast.tables import OFFSET
-from blindtune.he.fast.vector import compiled, fetch_add
+from blindtune.he.fast.tables import COLUMNS, DIVISION_COLUMNS, OFFSET, Chain
+from blindtune.he.fast.vector import call, compiled, fetch_add
 
 # Kinds of phases.
 TURN, DIGITS, SUMS, LAST_ROWS, DIVIDE, ADD, SUBTRACT, SCALE, PRODUCTS = range(9)
@@ -153,36 +162,52 @@ def _perform(variant, kind, task, p, x, constants, divisions, scratch):  # type:
             combine_rows(variant, kind == SUBTRACT, source, other, out, n, c)
 
 
-@compiled
-def _drain(variant, kind, tasks, counter, p, x, constants, divisions, scratch):  # type: ignore[no-untyped-def]
+def _drain(  # type: ignore[no-untyped-def]
+    variant, kind, tasks, counter, parameters, operands, constants, moduli, divisions, scratch
+):
     """Take tasks until none is left."""
+    p, x = carray(parameters, PARAMETERS), carray(operands, (1, OPERANDS))
+    c, d = carray(constants, (moduli, COLUMNS)), carray(divisions, (moduli, moduli, DIVISION_COLUMNS))
     while True:
         task = fetch_add(counter, 1)
         if task >= tasks:
             break
-        _perform(variant, kind, task, p, x, constants, divisions, scratch)
+        _perform(variant, kind, task, p, x, c, d, scratch)
 
 
-@compiled
-def perform(variant, phases, counters, p, x, constants, divisions, scratch):  # type: ignore[no-untyped-def]
-    """All phases, (kind, tasks) each, on this thread.
+@lru_cache(maxsize=2)
+def _drain_function(variant: np.integer[Any]) -> Any:
+    """:func:`_drain`, compiled for a variant, to be called by address.
+
+    What numba compiles it compiles into every caller again; by address there is one copy.
+    """
+    whole, words = types.int64, types.CPointer(types.int64)
+    kind = types.void(
+        numba.typeof(variant), whole, whole, whole, words, words, words, whole, words, whole
+    )
+    return cached(numba.cfunc, _drain, kind)
+
+
+def _phases(threads, drain, variant, phases, counters, job, scratch):  # type: ignore[no-untyped-def]
+    """All phases, (kind, tasks) each, on ``threads`` threads; a phase waits for the one before.
 
     Args:
+        drain: address of the compiled :func:`_drain`.
         counters: address of a zeroed cache line for each phase.
+        job: what :func:`_drain` takes from ``parameters`` to ``divisions``.
         scratch: address of each thread's working room.
     """
     for phase in range(len(phases)):
-        place = counters + 64 * phase
-        _drain(variant, phases[phase, 0], phases[phase, 1], place, p, x, constants, divisions, scratch[0])
+        kind, tasks, counter = phases[phase, 0], phases[phase, 1], counters + 64 * phase
+        for thread in numba.prange(threads):
+            call(
+                drain,
+                (variant, kind, tasks, counter, job[0], job[1], job[2], job[3], job[4], scratch[thread]),
+            )
 
 
-@numba.njit(nogil=True, cache=True, parallel=True)  # type: ignore[untyped-decorator]
-def perform_threaded(variant, phases, counters, p, x, constants, divisions, scratch):  # type: ignore[no-untyped-def]
-    """:func:`perform` on as many threads as ``scratch`` has entries; a phase waits for the one before."""
-    for phase in range(len(phases)):
-        kind, tasks, place = phases[phase, 0], phases[phase, 1], counters + 64 * phase
-        for thread in numba.prange(len(scratch)):
-            _drain(variant, kind, tasks, place, p, x, constants, divisions, scratch[thread])
+_on_this_thread = cached(numba.njit, _phases, nogil=True)
+_on_threads = cached(numba.njit, _phases, nogil=True, parallel=True)
 
 
 class Runner:
@@ -190,11 +215,14 @@ class Runner:
 
     Args:
         variant: the variant of the kernels.
+        chain: whose constants the jobs use.
         threads: at most one for each processor that numba saw.
     """
 
-    def __init__(self, variant: Any, threads: int) -> None:
-        self._variant, self.threads = variant, max(1, min(threads, numba.config.NUMBA_NUM_THREADS))
+    def __init__(self, variant: np.integer[Any], threads: int, chain: Chain) -> None:
+        self.threads = max(1, min(threads, numba.config.NUMBA_NUM_THREADS))
+        self._chain, self._drain = chain, _drain_function(variant).address
+        self._tables = [chain.constants.ctypes.data, len(chain.moduli), chain.divisions.ctypes.data]
         self._pool, self._room = Pool(), 0
         self._buffers: list[Buffer] = []
         self._scratch = np.zeros(self.threads, np.int64)
@@ -204,8 +232,6 @@ class Runner:
         phases: Sequence[tuple[int, int]],
         p: NDArray[np.int64],
         x: NDArray[np.int64],
-        constants: NDArray[np.int64],
-        divisions: NDArray[np.int64],
         room: int,
         cleared: bool,
     ) -> None:
@@ -222,12 +248,10 @@ class Runner:
         if cleared:
             for buffer in self._buffers:
                 ctypes.memset(buffer.address, 0, room)
-        counters = aligned((len(phases), 8), np.int64)
-        listed = np.array(phases, np.int64)
-        # Small jobs are over before another thread has woken up.
-        if self.threads == 1:
-            f = perform
-        else:
-            f = perform_threaded
+        counters, listed = aligned((len(phases), 8), np.int64), np.array(phases, np.int64)
+        job = np.array([p.ctypes.data, x.ctypes.data, *self._tables], np.int64)
+        run = _on_this_thread
+        if self.threads > 1:
+            run = _on_threads
             numba.set_num_threads(self.threads)
-        f(self._variant, listed, counters.ctypes.data, p, x, constants, divisions, self._scratch)
+        run(self.threads, self._drain, 0, listed, counters.ctypes.data, job, self._scratch)

@@ -23,6 +23,8 @@ from llvmlite import ir
 from numba.core import cgutils, types
 from numba.extending import intrinsic
 
+from blindtune.he.fast.cache import cached
+
 F = TypeVar("F", bound=Callable[..., Any])
 
 IFMA, PORTABLE = np.int8(0), np.int16(0)
@@ -250,7 +252,7 @@ def emitted(emit: Callable[..., None]) -> Any:
 
 def compiled(function: F) -> F:
     """Compile when first called, without the interpreter lock, and remember on disk."""
-    made: F = numba.njit(function, nogil=True, cache=True)
+    made: F = cached(numba.njit, function, nogil=True)
     return made
 
 
@@ -263,6 +265,19 @@ def fetch_add(typing_context: Any, address: Any, value: Any) -> Any:
         return builder.atomic_rmw("add", pointer, values[1], "seq_cst")
 
     return types.int64(types.int64, types.int64), generate
+
+
+@intrinsic
+def call(typing_context: Any, function: Any, arguments: Any) -> Any:
+    """Call a compiled function of eight-byte integers by its address, with a tuple of them."""
+
+    def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        integers = cgutils.unpack_tuple(builder, values[1])
+        kind = ir.FunctionType(ir.VoidType(), [_I64] * len(integers))
+        builder.call(builder.inttoptr(values[0], kind.as_pointer()), integers)
+        return context.get_dummy_value()
+
+    return types.void(types.int64, types.UniTuple(types.int64, len(arguments))), generate
 
 
 @intrinsic
