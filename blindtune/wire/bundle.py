@@ -1,6 +1,6 @@
 """Bundles: a directory with ``manifest.json`` and ``parts/``, written whole or not at all.
 
-A part is a frame of items (SEAL blobs): ``BTP1``, the number of items (u32), their sizes (u64 each), then
+A part is a frame of items (:mod:`blindtune.he.blob`): ``BTP1``, the number of items (u32), their sizes (u64 each), then
 the items, little endian. Reading checks names, counts, sizes and SHA-256 before anything is loaded.
 """
 

@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from blindtune import params
 from blindtune.errors import BlindtuneError, BundleError
+from blindtune.he import blob
 from blindtune.he.engine import KeySet
 from blindtune.kernels.layout import Layout
 from blindtune.kernels.training import Program
@@ -65,10 +66,10 @@ class ProgramModel(_Model):
 
 
 class EngineModel(_Model):
-    """The library whose serialisation the parts use; SEAL refuses blobs of another minor version."""
+    """The format of a part's items: :mod:`blindtune.he.blob`, seeds expanded as SEAL 4 does."""
 
-    name: Literal["seal"] = "seal"
-    version: Literal["4.3"] = "4.3"
+    name: Literal["seal-residues"] = "seal-residues"
+    version: Literal["1"] = "1"
 
 
 class Part(_Model):
@@ -203,14 +204,11 @@ def expected_parts(manifest: Manifest) -> dict[str, tuple[int, int]]:
     p, layout, program = manifest.checked_parameters, manifest.checked_layout, manifest.checked_program
     if program.levels > p.levels:
         raise BundleError(f"{program.steps} steps need {program.levels} levels, not {p.levels}")
-    limbs = len(p.primes)
-    slack = 65536
-    ciphertext = 2 * (limbs - 1) * p.ring_degree * 8 + slack
-    key = (limbs - 1) * (2 * limbs * p.ring_degree * 8 + slack)
+    ciphertext, key = blob.fresh_bytes(p), blob.key_bytes(p)
     if manifest.kind == "keys":
         return {"relinearisation": (1, key), "galois": (len(layout.keys().rotations) + 1, key)}
     if manifest.kind == "head":
-        return {"weights": (layout.weight_blocks * len(layout.widths), ciphertext)}
+        return {"weights": (layout.weight_blocks * len(layout.widths), blob.largest_bytes(p))}
     parts = {}
     count = layout.row_blocks * (len(layout.widths) + (max(program.sets) + 2) * layout.weight_blocks)
     if count > 100_000:
