@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -14,17 +15,21 @@ from numpy.typing import NDArray
 from blindtune.client.encoding import Scaling, encode
 from blindtune.client.prepare import Prepared
 from blindtune.client.study import Settings, StudyDirectory
+from blindtune.client.workers import cores, ordered
 from blindtune.errors import KeyFileError
 from blindtune.he.secret import SecretKey
 from blindtune.kernels.layout import Layout
+from blindtune.kernels.packing import Slots
 from blindtune.kernels.training import Program
-from blindtune.models.heads import Head
+from blindtune.models.heads import Encoded, Head
 from blindtune.wire.bundle import write_bundle
-from blindtune.wire.manifest import Manifest, layout_model, parameters_model, program_model
+from blindtune.wire.manifest import Manifest, expected_parts, layout_model, parameters_model, program_model
 
 Floats = NDArray[np.float64]
 OnBytes = Callable[[str, int], None]
 """Called with what was just written (``keys`` or ``data``) and its bytes."""
+WORTH_WORKERS = 32 << 20
+"""Bytes from which on a bundle is written by several processes: less is done before they have started."""
 
 
 def encrypt_study(
@@ -63,14 +68,13 @@ def encrypt_study(
     manifest = base_manifest("keys", identity, key, plan.layout, plan.program)
     write_keys(directory.keys_bundle, key, manifest, lambda n: on_bytes("keys", n))
     train = prepared.data.indices("train")
-    targets, weights = head.encode(prepared.data.labels[train], prepared.outputs)
     features = choice.whitening.apply(prepared.data.features[train])
     manifest = base_manifest("data", identity, key, plan.layout, plan.program)
     write_data(
         directory.data_bundle,
         key,
         manifest,
-        (features, targets, weights),
+        (features, choice.encoded),
         head,
         scaling,
         lambda n: on_bytes("data", n),
@@ -90,6 +94,7 @@ def encrypt_study(
             "learning_rates": list(head.learning_rates),
             "decay": head.decay,
             "balanced": head.balanced,
+            "momentum": head.momentum,
             "directions": choice.whitening.columns - 1,
             "epsilon": choice.whitening.epsilon,
         },
@@ -101,7 +106,7 @@ def encrypt_study(
         security=key.parameters.security_name,
         notes=notes,
     )
-    directory.save(settings, choice.whitening, choice.rehearsal.weights, prepared.data)
+    directory.save(settings, choice, prepared.data)
     return settings
 
 
@@ -124,30 +129,63 @@ def base_manifest(
 
 
 def write_keys(
-    target: Path, key: SecretKey, manifest: Manifest, on_bytes: Callable[[int], None] = lambda _: None
+    target: Path,
+    key: SecretKey,
+    manifest: Manifest,
+    on_bytes: Callable[[int], None] = lambda _: None,
+    workers: int | None = None,
 ) -> Manifest:
-    """Write the bundle of evaluation keys: relinearisation, the layout's rotations, conjugation."""
+    """Write the bundle of evaluation keys: relinearisation, the layout's rotations, conjugation.
 
-    def parts() -> Iterator[tuple[str, list[bytes]]]:
-        yield "relinearisation", [key.relinearisation_key()]
-        yield "galois", [key.galois_key(e) for e in key.galois_elements(manifest.keys)]
+    Args:
+        workers: processes; as many as there are cores by default, if there is enough to do.
+    """
+    elements = [0, *key.galois_elements(manifest.keys)]
 
-    return write_bundle(target, manifest, parts(), on_bytes)
+    def make(element: int) -> bytes:
+        return key.galois_key(element) if element else key.relinearisation_key()
+
+    with ordered(lambda: elements, make, _workers(key, manifest, workers)) as blobs:
+        parts = (("relinearisation", 1), ("galois", len(elements) - 1))
+        listed = ((name, list(islice(blobs, count))) for name, count in parts)
+        return write_bundle(target, manifest, listed, on_bytes)
 
 
 def write_data(
     target: Path,
     key: SecretKey,
     manifest: Manifest,
-    matrices: tuple[Floats, Floats, Floats],
+    matrices: tuple[Floats, Encoded],
     head: Head,
     scaling: Scaling,
     on_bytes: Callable[[int], None] = lambda _: None,
+    workers: int | None = None,
 ) -> Manifest:
-    """Encrypt one member's rows: whitened features (n, columns), targets and weights (n, K)."""
+    """Encrypt one member's rows: whitened features (n, columns), targets and weights (n, K).
+
+    Args:
+        workers: processes; as many as there are cores by default, if there is enough to do.
+    """
     layout = manifest.checked_layout
     own = replace(layout, row_blocks=-(-len(matrices[0]) // layout.rows))
     manifest = manifest.model_copy(update={"layout": layout_model(own)})
-    packed = encode(*matrices, head, own, scaling)
-    parts = ((name, [key.encrypt(v) for v in vectors]) for name, vectors in packed)
-    return write_bundle(target, manifest, parts, on_bytes)
+
+    def packed() -> Iterator[tuple[str, list[Slots]]]:
+        return encode(*matrices, head, own, scaling)
+
+    # Encoding once more here, for the names, takes a hundredth of encrypting.
+    count = _workers(key, manifest, workers)
+    with ordered(lambda: (v for _, part in packed() for v in part), key.encrypt, count) as blobs:
+        listed = ((name, list(islice(blobs, len(part)))) for name, part in packed())
+        return write_bundle(target, manifest, listed, on_bytes)
+
+
+def _workers(key: SecretKey, manifest: Manifest, wanted: int | None) -> int:
+    """How many processes a bundle is worth."""
+    if wanted is None:
+        size = sum(count * largest for count, largest in expected_parts(manifest).values())
+        wanted = cores() if size >= WORTH_WORKERS else 1
+    if wanted > 1:
+        # What is imported and compiled before the fork is there in all workers.
+        key.encrypt(np.zeros(key.parameters.slots))
+    return wanted
