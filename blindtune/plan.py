@@ -23,8 +23,9 @@ HEADROOM_BITS = 12
 switch is that of its largest digit over the special prime: at 50 bits against 50 it was 100 times that of
 42 against 50."""
 
-SCALES = range(SPECIAL_BITS - HEADROOM_BITS, 27, -1)
-"""Scale bits to try, most precise first; below 28 the noise begins to show (design, section 4)."""
+SCALES = range(31, 27, -1)
+"""Scale bits to try, most precise first. Above 31 residues take eight bytes instead of four, in memory and
+bandwidth; below 28 the noise begins to show (design, section 4)."""
 
 MAX_BABY = 32
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 def keygen(
     out: Annotated[Path, typer.Option(help="Directory for secret.key; made if missing.")],
-    steps: Steps = 3,
+    steps: Annotated[int, typer.Option(help="Gradient steps.", min=1, max=32)] = 3,
     degree: Degree = 7,
     security: Security = 128,
     passphrase: Annotated[bool, typer.Option(help="Ask for a passphrase to encrypt the key file.")] = False,
@@ -59,8 +59,8 @@ def plan(
     rows: Annotated[int, typer.Option(help="Training rows.", min=1)] = 1000,
     features: Annotated[int, typer.Option(help="Whitened directions; with the bias, columns.", min=1)] = 191,
     classes: Annotated[int, typer.Option(help="Classes.", min=2)] = 2,
-    head: HeadName = "logistic",
-    steps: Steps = 3,
+    head: HeadName = "auto",
+    steps: Steps = None,
     degree: Degree = 7,
     security: Security = 128,
     lanes: Annotated[
@@ -114,8 +114,8 @@ def encrypt(
         Path | None, typer.Option(help="secret.key from keygen; else the study gets its own.")
     ] = None,
     passphrase: Annotated[bool, typer.Option(help="Ask for a passphrase for the study's own key.")] = False,
-    head: HeadName = "logistic",
-    steps: Steps = 3,
+    head: HeadName = "auto",
+    steps: Steps = None,
     degree: Degree = 7,
     directions: Annotated[
         int | None, typer.Option(help="Whitened directions; chosen on validation.", min=1)
@@ -303,12 +303,10 @@ def _encrypt(
         return made
 
 
-def _head(name: str, outputs: int, steps: int, degree: int) -> Head:
-    from blindtune.models.heads import head_for
+def _head(name: str, outputs: int, steps: int | None, degree: int) -> Head:
+    from blindtune.models.builtin import head_for
 
-    if name == "ridge":
-        return head_for(name, outputs, learning_rates=(0.9,) * steps)
-    return head_for(name, outputs, learning_rates=(4.0,) * steps, degree=degree)
+    return head_for(name, outputs, degree=degree, **({"steps": steps} if steps else {}))
 
 
 def _rehearsal(prepared: Any) -> dict[str, Any]:

@@ -9,7 +9,7 @@ import typer
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of tables.")]
 Study = Annotated[Path, typer.Argument(help="The study's directory, from blindtune encrypt.")]
-Steps = Annotated[int, typer.Option(help="Gradient steps.", min=1, max=32)]
+Steps = Annotated[int | None, typer.Option(help="Gradient steps; the head's own.", min=1, max=32)]
 Degree = Annotated[int, typer.Option(help="Degree of the residual polynomial: 1, 3, 5 or 7.")]
 Security = Annotated[int, typer.Option(help="Bits of security: 128, 192 or 256.")]
 Memory = Annotated[float, typer.Option(help="GiB of memory that the server may use.", min=0.1)]
@@ -19,6 +19,6 @@ MachineFile = Annotated[
         "--machine", help="The server's machine file, from blindtune bench, for the predicted time."
     ),
 ]
-HeadName = Annotated[str, typer.Option("--head", help="logistic, one-vs-rest or ridge.")]
+HeadName = Annotated[str, typer.Option("--head", help="auto, logistic, one-vs-rest, softmax or ridge.")]
 Server = Annotated[str | None, typer.Option(help="The server's URL; remembered by submit.")]
 TokenFile = Annotated[Path | None, typer.Option(help="File with the server's token; else BLINDTUNE_TOKEN.")]

@@ -52,9 +52,8 @@ class Cost:
 
 
 def residual_ciphertexts(layout: Layout, program: Program) -> int:
-    """Ciphertexts of targets, rotated ones included, and of coefficients."""
-    terms = (max(program.sets) + 1) * (1 + (program.degree + 1) // 2) + max(layout.giants)
-    return layout.weight_blocks * layout.row_blocks * terms
+    """Ciphertexts of targets and coefficients."""
+    return layout.weight_blocks * layout.row_blocks * (max(program.sets) + 1) * program.terms
 
 
 def residue_bytes(p: Parameters) -> list[int]:
@@ -96,15 +95,14 @@ def count(layout: Layout, program: Program, p: Parameters) -> Ledger:
         for g in range(giants)
         for b in range(layout.baby)
     }
-    terms = [fresh] * (1 + (program.degree + 1) // 2)
+    terms = [fresh] * program.terms
     residuals = {
         (s, k, i): terms
         for s in range(max(program.sets) + 1)
         for k in range(layout.weight_blocks)
         for i in range(layout.row_blocks)
     }
-    targets = {(k, i): [fresh] * max(layout.giants) for _, k, i in residuals}
-    Trainer(engine, layout, data, residuals, targets).train(program)
+    Trainer(engine, layout, data, residuals).train(program)
     return engine.ledger
 
 
@@ -142,12 +140,11 @@ def estimate(layout: Layout, program: Program, p: Parameters, machine: Machine) 
         total += price("rotate_relinearise", low, columns * layout.baby * heads, layout.baby)
         doublings = len(layout.doublings(min(layout.widths))) + 1
         total += price("rotate", low - 1, columns * doublings * heads, doublings)
+        total += price("rotate", low, blocks * (giants - 1) * heads, batches * (giants - 1))
         if step:
-            chain = batches * (giants - 1)
             total += price("multiply", level, diagonals, blocks * giants)
             total += price("rotate_relinearise", level, blocks * giants * heads, batches * giants)
             total += price("rotate", level, columns * (layout.baby - 1) * heads, layout.baby - 1)
-            total += price("rotate", low, blocks * (giants - 1) * heads, chain)
             total += price("relinearise", level - 2, blocks * 7 * heads, 7 * batches)
     return total
 

@@ -48,12 +48,6 @@ def pack_lanes(values: Floats, layout: Layout) -> Slots:
     return padded.ravel().astype(np.complex128)
 
 
-def rotate_target(slots: Slots, layout: Layout) -> Iterator[Slots]:
-    """A packed residual for every giant step of the backward product, in their order."""
-    for g in range(max(layout.giants)):
-        yield np.roll(slots, g * layout.baby * layout.lanes)
-
-
 def unpack_weights(slots: list[Slots], layout: Layout) -> Floats:
     """Decrypted weights of one weight block, one slot vector a column block, to (columns, C).
 

@@ -30,18 +30,23 @@ class Program:
         sets: which coefficient set each step uses (steps with other learning rates use others).
         retain: factor on the previous weights in each step (1 - learning rate · decay); the first
             step starts from zero and ignores its own.
+        momentum: factor on the previous change of the weights in each step; none if empty. Older weights
+            sit levels above the newest gradient, so any such linear rule costs no level.
     """
 
     steps: int
     degree: int
     sets: tuple[int, ...]
     retain: tuple[float, ...]
+    momentum: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
         if self.steps < 1 or self.degree not in DEPTH:
             raise PlanError(f"{self.steps} steps of degree {self.degree}", remedy="Use degree 1, 3, 5 or 7.")
         if len(self.sets) != self.steps or len(self.retain) != self.steps or min(self.sets) < 0:
             raise PlanError("a program needs one coefficient set and one retain factor a step")
+        if self.momentum and len(self.momentum) != self.steps:
+            raise PlanError("a program with momentum needs one factor a step")
         if self.sets[0] != 0:
             raise PlanError("the first step uses coefficient set 0")
 
@@ -49,6 +54,11 @@ class Program:
     def levels(self) -> int:
         """Levels that training takes: ``1 + (T - 1)·(2 + depth)``."""
         return 1 + (self.steps - 1) * (2 + DEPTH[self.degree])
+
+    @property
+    def terms(self) -> int:
+        """Ciphertexts a residual takes: the target and, where a second step follows, coefficients."""
+        return 1 + (self.degree + 1) // 2 * (self.steps > 1)
 
 
 @dataclass(frozen=True)
@@ -70,8 +80,6 @@ class Trainer:
         data: ``(row block, column block, giant, baby)`` to dataset ciphertexts; training lowers them as
             levels fall, so a trainer trains once.
         residuals: ``(set, weight block, row block)`` to the target and the polynomial's coefficients.
-        targets: ``(weight block, row block)`` to the first step's residual, rotated for every giant step
-            by whoever encrypted it.
     """
 
     def __init__(
@@ -80,14 +88,13 @@ class Trainer:
         layout: Layout,
         data: dict[tuple[int, int, int, int], Ciphertext],
         residuals: Mapping[Key, Sequence[Ciphertext]],
-        targets: Mapping[tuple[int, int], Sequence[Ciphertext]],
     ) -> None:
         self.engine, self.layout = engine, layout
-        self._data, self._residuals, self._targets = data, residuals, targets
+        self._data, self._residuals = data, residuals
 
     def train(
         self, program: Program, on_progress: Callable[[Progress], None] = lambda _: None
-    ) -> list[list[Ciphertext]]:
+    ) -> products.Grid:
         """Run a program.
 
         Returns:
@@ -105,7 +112,8 @@ class Trainer:
         heads, columns = layout.weight_blocks, len(layout.widths)
         batches = _batches(layout)
         done, total = 0, (3 * program.steps - 2) * len(batches) + program.steps
-        weights: list[list[Ciphertext]] = []
+        weights: products.Grid = []
+        before: products.Grid = []
 
         def report(step: int, phase: str, level: int) -> None:
             nonlocal done
@@ -122,16 +130,16 @@ class Trainer:
                     report(step, "forward", level)
                     residuals = self._residual(program.sets[step], rows, logits)
                     report(step, "residual", level - 1)
-                    giants = products.giant_steps(engine, layout, residuals)
                 else:
-                    giants = [[list(self._targets[k, i]) for k in range(heads)] for i in rows]
-                level = giants[0][0][0].level
+                    residuals = [[self._residuals[0, k, i][0] for k in range(heads)] for i in rows]
+                level = residuals[0][0].level
+                giants = products.giant_steps(engine, layout, residuals)
                 sums = products.backward(engine, layout, self._diagonal(level), giants, rows, sums)
                 report(step, "backward", level)
             assert sums is not None
-            kept = self._kept(weights, program.retain[step], sums[0][0].level) if step else None
+            kept = self._kept(program, step, weights, before, sums[0][0].level)
             flat = products.gradient(engine, layout, sums, kept)
-            weights = [[flat[j * heads + k] for j in range(columns)] for k in range(heads)]
+            before, weights = weights, [[flat[j * heads + k] for j in range(columns)] for k in range(heads)]
             report(step, "update", weights[0][0].level)
         return weights
 
@@ -154,15 +162,23 @@ class Trainer:
         ]
         return [found[n * heads : (n + 1) * heads] for n in range(len(rows))]
 
-    def _kept(self, weights: products.Grid, retain: float, level: int) -> list[Ciphertext] | None:
-        """What stays of the old weights, by column block and weight block, one level below ``level``."""
-        if retain == 0:
-            return None
-        old = [of_head[j] for j in range(len(self.layout.widths)) for of_head in weights]
-        if retain != 1:
-            # The old weights still sit levels above the new gradient: their scaling costs no depth.
-            old = [self.engine.multiply_scalar(self.engine.at_level(c, level), retain) for c in old]
-        return [self.engine.at_level(c, level - 1) for c in old]
+    def _kept(
+        self, program: Program, step: int, weights: products.Grid, before: products.Grid, level: int
+    ) -> list[Ciphertext] | None:
+        """What stays of older weights, by column block and weight block, one level below ``level``."""
+        momentum = program.momentum[step] if program.momentum else 0.0
+        found: list[Ciphertext] = []
+        for older, factor in ((weights, program.retain[step] + momentum), (before, -momentum)):
+            if not older or factor == 0:
+                continue
+            flat = [of_head[j] for j in range(len(self.layout.widths)) for of_head in older]
+            if factor == 1:
+                scaled = [self.engine.at_level(c, level - 1) for c in flat]
+            else:
+                # Older weights still sit levels above the new gradient: their scaling costs no depth.
+                scaled = [self.engine.multiply_scalar(self.engine.at_level(c, level), factor) for c in flat]
+            found = [self.engine.add(a, b) for a, b in zip(found, scaled, strict=True)] if found else scaled
+        return found or None
 
 
 def _batches(layout: Layout) -> list[range]:

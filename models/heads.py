@@ -1,10 +1,11 @@
 """Classifier heads as data: target encoding, residual polynomial, step schedule, sample weights.
 
-A head is trained by ``w ← retain·w + lr/n · Xᵀ S (Y - p(Xw))`` on whitened features, where ``p`` is an
-odd polynomial that stands in for the activation on ``|z| ≤ interval``. Everything but degree,
-number of steps and decay is encrypted into coefficients, so a provider never learns it and never runs a
-tenant's code. :func:`logistic`, :func:`one_vs_rest` and :func:`ridge` are built in; a custom head is a
-:class:`Head` with its own functions (see ``examples/custom_head.py``).
+A head is trained by ``w ← retain·w + momentum·Δw + lr/n · Xᵀ S (Y - p(Xw))`` on whitened features, where
+``p`` is an odd polynomial that stands in for the activation on ``|z| ≤ interval``. Everything but degree,
+number of steps, decay and momentum is encrypted into coefficients, so a provider never learns it and never
+runs a tenant's code. :func:`logistic`, :func:`one_vs_rest`, :func:`ridge` and
+:func:`blindtune.models.softmax.softmax` are built in; a custom head is a :class:`Head` with its own
+functions (see ``examples/custom_head.py``).
 """
 
 from __future__ import annotations
@@ -26,6 +27,36 @@ DEGREES = tuple(DEPTH)
 
 
 @dataclass(frozen=True)
+class Encoded:
+    """What is encrypted of each training row and output, besides its features.
+
+    Attributes:
+        targets: the residual at zero weights (n, K).
+        coefficients: of z, z³, … in what is subtracted from it: (C, n, K).
+    """
+
+    targets: Floats
+    coefficients: Floats
+
+
+@dataclass(frozen=True)
+class Start:
+    """A head in clear that encrypted training starts from, on raw features.
+
+    Attributes:
+        weight: (d, K).
+        bias: (K,).
+    """
+
+    weight: Floats
+    bias: Floats
+
+    def logits(self, features: Floats) -> Floats:
+        """(n, d) to (n, K)."""
+        return np.asarray(features @ self.weight + self.bias)
+
+
+@dataclass(frozen=True)
 class Head:
     """A linear head and how it is trained.
 
@@ -40,6 +71,7 @@ class Head:
         learning_rates: one a step.
         decay: L2 penalty on the whitened weights; ``retain = 1 - lr · decay``.
         balanced: weigh each output's positive and negative rows equally.
+        momentum: factor on the previous change of the weights, reached over the first steps.
     """
 
     name: str
@@ -51,12 +83,15 @@ class Head:
     learning_rates: tuple[float, ...] = (4.0, 4.0, 4.0)
     decay: float = 0.0
     balanced: bool = True
+    momentum: float = 0.0
 
     def __post_init__(self) -> None:
         if self.degree not in DEGREES:
             raise PlanError(f"a residual polynomial of degree {self.degree}", remedy="Use 1, 3, 5 or 7.")
         if not self.learning_rates or min(self.learning_rates) <= 0 or self.interval <= 0 or self.decay < 0:
             raise PlanError("learning rates and interval must be positive, decay not negative")
+        if not 0 <= self.momentum < 1:
+            raise PlanError(f"a momentum of {self.momentum:g}", remedy="Use 0 or more, below 1.")
 
     @property
     def steps(self) -> int:
@@ -82,14 +117,34 @@ class Head:
                 seen.append(lr)
             sets.append(seen.index(lr))
         retain = tuple(max(0.0, 1 - lr * self.decay) for lr in self.learning_rates)
-        return Program(self.steps, self.degree, tuple(sets), retain)
+        # As in Nesterov's method it grows with the steps: there is no change to go on with at first.
+        momentum = tuple(min(self.momentum, t / (t + 3)) for t in range(self.steps)) if self.momentum else ()
+        return Program(self.steps, self.degree, tuple(sets), retain, momentum)
 
     @property
     def rates(self) -> tuple[float, ...]:
         """The distinct learning rates, in the order of the program's coefficient sets."""
         return tuple(dict.fromkeys(self.learning_rates))
 
-    def encode(self, labels: NDArray[Any], outputs: int) -> tuple[Floats, Floats]:
+    def begin(
+        self, features: Floats, labels: NDArray[Any], held: Floats, held_labels: NDArray[Any], outputs: int
+    ) -> Start | None:
+        """A start in clear, from training rows and held-out ones; None starts from zero."""
+        return None
+
+    def encode(self, labels: NDArray[Any], outputs: int, offset: Floats | None = None) -> Encoded:
+        """Weighted targets and coefficients of the rows.
+
+        Args:
+            offset: logits of the start (n, K), if there is one.
+
+        Raises:
+            InputError: labels that do not fit the head.
+        """
+        y, s = self.weigh(labels, outputs)
+        return Encoded(s * y, s * self.coefficients[:, None, None])
+
+    def weigh(self, labels: NDArray[Any], outputs: int) -> tuple[Floats, Floats]:
         """Targets Y and sample weights S, both (n, K); each output's weights average to one.
 
         Raises:
@@ -113,6 +168,41 @@ class Head:
     def with_rate(self, rate: float) -> Head:
         """The same head with every learning rate set to ``rate``."""
         return replace(self, learning_rates=(rate,) * self.steps)
+
+    def adapted(self, features: Floats, encoded: Encoded, rate: float) -> Head:
+        """The head with a learning rate for these whitened rows; here, the rate as it is."""
+        return self.with_rate(rate)
+
+    def scaled_for(self, largest: float) -> Head:
+        """The head scaled for the largest |logit| of a rehearsal; here, its interval says the scale."""
+        return self
+
+    def loss(self, logits: Floats, labels: NDArray[Any], offset: Floats | None = None) -> float:
+        """Held-out loss at the best common scale of the logits, which calibration would find.
+
+        Log loss (or squared error for regression), balanced as the head is.
+
+        Args:
+            logits: of the trained change of the weights (n, K).
+            offset: logits of the start, if there is one.
+        """
+        targets, weights = self.weigh(labels, logits.shape[1])
+        if self.kind == "regression":
+            return float(np.mean(weights * (logits - targets) ** 2))
+        sign = np.where(targets > 0, 1.0, -1.0)
+        if self.kind == "multiclass":
+            return min(_balanced_loss(t * logits, sign > 0) for t in (0.5, 0.7, 1.0, 1.4, 2.0, 2.8, 4.0))
+        return min(
+            float(np.mean(weights * np.logaddexp(0.0, -sign * t * logits))) for t in (0.5, 0.7, 1.0, 1.4, 2.0)
+        )
+
+
+def _balanced_loss(logits: Floats, truth: NDArray[np.bool_]) -> float:
+    """Softmax log loss (n, K), every class weighing the same."""
+    top = logits.max(axis=1, keepdims=True)
+    log_sum = top[:, 0] + np.log(np.exp(logits - top).sum(axis=1))
+    per_row = log_sum - logits[truth]
+    return float(np.mean([per_row[truth[:, k]].mean() for k in range(truth.shape[1]) if truth[:, k].any()]))
 
 
 def sigmoid_residual(z: Floats) -> Floats:
@@ -146,21 +236,6 @@ def ridge(kind: Kind = "regression", **options: Any) -> Head:
         "balanced": kind != "regression",
     }
     return Head("ridge", kind, identity, targets, **{**defaults, **options})
-
-
-def head_for(name: str, outputs: int, **options: Any) -> Head:
-    """A built-in head by name: ``logistic``, ``one-vs-rest``, ``ridge``.
-
-    Raises:
-        PlanError: no such head, or a binary head for several outputs.
-    """
-    if name == "logistic" and outputs == 1:
-        return logistic(**options)
-    if name in ("logistic", "one-vs-rest"):
-        return one_vs_rest(**options)
-    if name == "ridge":
-        return ridge("binary" if outputs == 1 else "multiclass", **options)
-    raise PlanError(f"no head named {name[:40]}", remedy="Use logistic, one-vs-rest or ridge.")
 
 
 def _binary_targets(labels: NDArray[Any], outputs: int) -> Floats:

@@ -12,6 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from blindtune.errors import InputError, ModelError
+from blindtune.models.heads import Start
+from blindtune.models.softmax import step_length
+from blindtune.models.whitening import Whitening
 
 Floats = NDArray[np.float64]
 HEAD_JSON, HEAD_WEIGHTS = "head.json", "head.safetensors"
@@ -124,6 +127,24 @@ class LinearHead:
             raise ModelError(
                 "the head is damaged", where=directory.name, remedy="Decrypt it again."
             ) from None
+
+
+def assemble(
+    whitening: Whitening, start: Start | None, weights: Floats, held: Floats, labels: NDArray[Any]
+) -> tuple[Floats, Floats]:
+    """Trained weights on whitened features to a linear layer on raw ones: (K, d) and (K,).
+
+    With a start, its own weights are added, and the trained change is as long as held-out rows want it.
+
+    Args:
+        weights: (columns, K).
+        held, labels: validation rows, raw features (n, d).
+    """
+    weight, bias = whitening.fold(weights)
+    if start is None:
+        return weight, bias
+    length = step_length(start.logits(held), held @ weight.T + bias, labels)
+    return start.weight.T + length * weight, start.bias + length * bias
 
 
 def attach_head(model: Any, directory: Path) -> Any:

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from blindtune.errors import PlanError
-from blindtune.models.heads import Head
+from blindtune.models.heads import Encoded, Head, Start
 from blindtune.models.whitening import Spectrum, Whitening
 
 Floats = NDArray[np.float64]
@@ -39,20 +39,21 @@ class Rehearsal:
         return bool(np.isfinite(largest)) if head.degree == 1 else largest <= head.interval
 
 
-def rehearse(features: Floats, targets: Floats, weights: Floats, head: Head) -> Rehearsal:
-    """Run a head's steps on whitened features (n, columns) with targets and sample weights (n, K)."""
-    w = np.zeros((features.shape[1], targets.shape[1]))
+def rehearse(features: Floats, encoded: Encoded, head: Head) -> Rehearsal:
+    """Run a head's steps on whitened features (n, columns) with what is encrypted beside them."""
+    w = before = np.zeros((features.shape[1], encoded.targets.shape[1]))
     largest = []
-    program, coefficients = head.program, head.coefficients
+    program = head.program
+    momentum = program.momentum or (0.0,) * program.steps
     for step, rate in enumerate(head.learning_rates):
         z = features @ w
         largest.append(float(np.abs(z).max(initial=0.0)))
         square = z * z
         value = np.zeros_like(z)
-        for c in coefficients[::-1]:
+        for c in encoded.coefficients[::-1]:
             value = value * square + c
-        residual = weights * (targets - value * z)
-        w = program.retain[step] * w + rate / len(features) * (features.T @ residual)
+        gradient = features.T @ (encoded.targets - value * z) / len(features)
+        before, w = w, program.retain[step] * w + momentum[step] * (w - before) + rate * gradient
         if not np.isfinite(w).all() or np.abs(w).max() > 1e6:
             return Rehearsal(np.nan_to_num(w), (*largest, float("inf")))
     return Rehearsal(w, tuple(largest))
@@ -86,19 +87,24 @@ class Choice:
     """A configuration that :func:`tune` chose, rehearsed on the training rows.
 
     Attributes:
-        loss: held-out loss: log loss (or squared error for regression), balanced as the head is.
+        encoded: what is encrypted of the training rows, besides their features.
+        loss: held-out loss of :meth:`~blindtune.models.heads.Head.loss`.
+        start: the head in clear that training starts from, if it does not from zero.
     """
 
     whitening: Whitening
     head: Head
     rehearsal: Rehearsal
+    encoded: Encoded
     loss: float
+    start: Start | None = None
 
 
 def tune(
     features: Floats,
     labels: NDArray[Any],
     train: NDArray[np.intp],
+    held: NDArray[np.intp],
     folds: Sequence[tuple[NDArray[np.intp], NDArray[np.intp]]],
     head: Head,
     outputs: int,
@@ -114,6 +120,7 @@ def tune(
     Args:
         features, labels: all rows: raw (n, d) and (n,) or (n, K).
         train: the rows that will be encrypted; the choice is rehearsed on them.
+        held: the validation rows, which a start in clear is judged by.
         folds: pairs of rows to fit on and rows to judge on.
         directions, epsilons, rates: what to try; the order breaks ties.
         on_done: called with folds done and in all.
@@ -123,29 +130,34 @@ def tune(
     """
     grid = list(product(directions, epsilons, rates))
     losses = dict.fromkeys(grid, 0.0)
-    for done, (fit, held) in enumerate(folds):
+    for done, (fit, out) in enumerate(folds):
         spectrum = Spectrum.of_rows(features[fit])
-        targets, weights = head.encode(labels[fit], outputs)
-        judged = head.encode(labels[held], outputs)
+        start = head.begin(features[fit], labels[fit], features[out], labels[out], outputs)
+        encoded = head.encode(labels[fit], outputs, _offset(start, features[fit]))
+        offset = _offset(start, features[out])
         for k, epsilon in product(directions, epsilons):
             whitening = spectrum.whitening(k, epsilon, owner)
-            inside, outside = whitening.apply(features[fit]), whitening.apply(features[held])
+            inside, outside = whitening.apply(features[fit]), whitening.apply(features[out])
             for rate in rates:
-                candidate = head.with_rate(rate)
-                weights_found = rehearse(inside, targets, weights, candidate)
-                stayed = weights_found.inside(candidate)
-                loss = _loss(outside @ weights_found.weights, *judged, candidate) if stayed else np.inf
-                losses[k, epsilon, rate] += loss * len(held)
+                candidate = head.adapted(inside, encoded, rate)
+                found = rehearse(inside, encoded, candidate)
+                stayed = found.inside(candidate)
+                loss = head.loss(outside @ found.weights, labels[out], offset) if stayed else np.inf
+                losses[k, epsilon, rate] += loss * len(out)
         on_done(done + 1, len(folds))
     spectrum = Spectrum.of_rows(features[train])
-    targets, weights = head.encode(labels[train], outputs)
+    start = head.begin(features[train], labels[train], features[held], labels[held], outputs)
+    encoded = head.encode(labels[train], outputs, _offset(start, features[train]))
     # A choice must also stay on the interval on the rows that are encrypted; else the next best.
     for k, epsilon, rate in sorted(grid, key=losses.__getitem__):
-        whitening, candidate = spectrum.whitening(k, epsilon, owner), head.with_rate(rate)
-        found = rehearse(whitening.apply(features[train]), targets, weights, candidate)
-        loss = losses[k, epsilon, rate] / sum(len(held) for _, held in folds)
+        whitening = spectrum.whitening(k, epsilon, owner)
+        inside = whitening.apply(features[train])
+        candidate = head.adapted(inside, encoded, rate)
+        found = rehearse(inside, encoded, candidate)
+        loss = losses[k, epsilon, rate] / sum(len(out) for _, out in folds)
         if found.inside(candidate) and np.isfinite(loss):
-            return Choice(whitening, candidate, found, float(loss))
+            chosen = candidate.scaled_for(max(found.largest))
+            return Choice(whitening, chosen, found, encoded, float(loss), start)
     refuse_outside(found, candidate)
     raise PlanError(
         "every configuration leaves the polynomial's interval on some fold",
@@ -153,21 +165,5 @@ def tune(
     )
 
 
-def _loss(logits: Floats, targets: Floats, weights: Floats, head: Head) -> float:
-    """Validation loss at the best common scale of the logits, which calibration would find."""
-    if head.kind == "regression":
-        return float(np.mean(weights * (logits - targets) ** 2))
-    sign = np.where(targets > 0, 1.0, -1.0)
-    if head.kind == "multiclass":
-        return min(_softmax_loss(t * logits, sign > 0) for t in (0.5, 0.7, 1.0, 1.4, 2.0, 2.8, 4.0))
-    return min(
-        float(np.mean(weights * np.logaddexp(0.0, -sign * t * logits))) for t in (0.5, 0.7, 1.0, 1.4, 2.0)
-    )
-
-
-def _softmax_loss(logits: Floats, truth: NDArray[np.bool_]) -> float:
-    top = logits.max(axis=1, keepdims=True)
-    log_sum = top[:, 0] + np.log(np.exp(logits - top).sum(axis=1))
-    per_row = log_sum - logits[truth]
-    # Balanced by class, as the heads are.
-    return float(np.mean([per_row[truth[:, k]].mean() for k in range(truth.shape[1]) if truth[:, k].any()]))
+def _offset(start: Start | None, features: Floats) -> Floats | None:
+    return None if start is None else start.logits(features)

@@ -13,7 +13,7 @@ from blindtune.client.study import Settings, StudyDirectory
 from blindtune.errors import BundleError, EngineError, InputError, KeyFileError
 from blindtune.he.secret import SecretKey
 from blindtune.models.calibration import Calibration, calibrate, identity
-from blindtune.models.linear import LinearHead
+from blindtune.models.linear import LinearHead, assemble
 from blindtune.wire.bundle import Bundle
 
 Floats = NDArray[np.float64]
@@ -78,17 +78,22 @@ def finish(
 ) -> tuple[LinearHead, LinearHead]:
     """Unwhiten and calibrate weights on whitened features: the calibrated head and the plain one."""
     whitening, _ = directory.whitening()
-    weight, bias = whitening.fold(weights)
     data = directory.embeddings()
     held = data.indices("val")
-    logits = data.features[held].astype(np.float64) @ weight.T + bias
+    features, labels = data.features[held].astype(np.float64), data.labels[held]
+    start = directory.start()
+    weight, bias = assemble(whitening, start, weights, features, labels)
 
     def head(calibration: Calibration) -> LinearHead:
         layer = calibration.fold(weight, bias)
         provenance = _provenance(settings, how, calibration.mode)
         return LinearHead(*layer, settings.classes, settings.kind, settings.backbone, provenance)
 
-    return head(calibrate(logits, data.labels[held], settings.kind)), head(identity(settings.outputs))
+    # With a start, the length of the step was fitted to the same rows already.
+    fitted = (
+        identity(settings.outputs) if start else calibrate(features @ weight.T + bias, labels, settings.kind)
+    )
+    return head(fitted), head(identity(settings.outputs))
 
 
 def _provenance(settings: Settings, how: str, calibration: str) -> dict[str, object]:

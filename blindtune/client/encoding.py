@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 
 from blindtune.errors import InputError
 from blindtune.kernels.layout import Layout
-from blindtune.kernels.packing import Slots, pack_block, pack_lanes, rotate_target, unpack_weights
-from blindtune.models.heads import Head
+from blindtune.kernels.packing import Slots, pack_block, pack_lanes, unpack_weights
+from blindtune.models.heads import Encoded, Head
 
 Floats = NDArray[np.float64]
 
@@ -48,24 +48,24 @@ class Scaling:
 
 
 def encode(
-    features: Floats, targets: Floats, weights: Floats, head: Head, layout: Layout, scaling: Scaling
+    features: Floats, encoded: Encoded, head: Head, layout: Layout, scaling: Scaling
 ) -> Iterator[tuple[str, list[Slots]]]:
     """The slot vectors of every part of a data bundle, in the bundle's order.
 
     Args:
         features: whitened, bias last: (n, columns).
-        targets, weights: (n, K) with ``K ≤ lanes · weight_blocks``.
+        encoded: what the head encrypts of each row and output, with ``K ≤ lanes · weight_blocks``.
         layout: with this member's row blocks.
 
     Raises:
         InputError: shapes that do not fit the layout, or values that are not finite.
     """
-    n, outputs = targets.shape
-    if features.shape[0] != n or weights.shape != targets.shape:
-        raise InputError("features, targets and weights differ in rows")
+    n, outputs = encoded.targets.shape
+    if features.shape[0] != n or encoded.coefficients.shape[1:] != (n, outputs):
+        raise InputError("features, targets and coefficients differ in rows or outputs")
     if n > layout.rows * layout.row_blocks or outputs > layout.lanes * layout.weight_blocks:
         raise InputError(f"{n} rows and {outputs} outputs do not fit the layout")
-    if not all(np.isfinite(a).all() for a in (features, targets, weights)):
+    if not all(np.isfinite(a).all() for a in (features, encoded.targets, encoded.coefficients)):
         raise InputError("features, targets or weights that are not finite", remedy="Check the embeddings.")
     scaled = scaling.alpha * features
     for i in range(layout.row_blocks):
@@ -75,21 +75,16 @@ def encode(
             parts.setdefault(j, []).append(slots)
         for j, vectors in parts.items():
             yield f"data-{i}-{j}", vectors
-    for k in range(layout.weight_blocks):
-        lanes = slice(k * layout.lanes, (k + 1) * layout.lanes)
-        for i in range(layout.row_blocks):
-            rows = slice(i * layout.rows, (i + 1) * layout.rows)
-            first = pack_lanes(weights[rows, lanes] * targets[rows, lanes], layout)
-            yield f"target-{k}-{i}", list(rotate_target(first, layout))
     powers = scaling.interval ** np.arange(1, head.degree + 1, 2)
-    terms = [targets, *(np.full_like(targets, c) for c in head.coefficients * powers)]
+    terms = [encoded.targets, *(c * power for c, power in zip(encoded.coefficients, powers, strict=True))]
     for s, rate in enumerate(head.rates):
         for k in range(layout.weight_blocks):
             lanes = slice(k * layout.lanes, (k + 1) * layout.lanes)
             for i in range(layout.row_blocks):
                 rows = slice(i * layout.rows, (i + 1) * layout.rows)
-                factor = rate / scaling.rate * weights[rows, lanes]
-                yield f"residual-{s}-{k}-{i}", [pack_lanes(factor * t[rows, lanes], layout) for t in terms]
+                factor = rate / scaling.rate
+                used = terms[: head.program.terms]
+                yield f"residual-{s}-{k}-{i}", [pack_lanes(factor * t[rows, lanes], layout) for t in used]
 
 
 def decode(slots: list[Slots], layout: Layout, scaling: Scaling, columns: int, outputs: int) -> Floats:

@@ -15,6 +15,7 @@ from blindtune.report import Result, converged_softmax
 
 ENCRYPTED, UNCALIBRATED = "encrypted", "encrypted, uncalibrated"
 CLEAR = "same steps in clear"
+START = "start in clear, nothing encrypted"
 CONVERGED, BALANCED = "converged plaintext", "converged plaintext, balanced"
 
 SHOWN = (ENCRYPTED, CLEAR, CONVERGED)
@@ -43,6 +44,8 @@ def evaluate_study(directory: StudyDirectory, *, resamples: int = 1000) -> dict[
         UNCALIBRATED: LinearHead.load(directory.head / "uncalibrated"),
         CLEAR: clear,
     }
+    if directory.start() is not None:
+        heads[START], _ = finish(directory, settings, np.zeros_like(rehearsed), "in clear")
     features, labels = data.features[test], data.labels[test]
     logits = {name: head.logits(features) for name, head in heads.items()}
     if settings.kind in ("binary", "multiclass"):

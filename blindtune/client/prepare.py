@@ -11,8 +11,10 @@ from numpy.typing import NDArray
 
 from blindtune.errors import InputError
 from blindtune.imaging import Embeddings
+from blindtune.models.builtin import head_for
 from blindtune.models.calibration import calibrate
-from blindtune.models.heads import Head, head_for
+from blindtune.models.heads import Head
+from blindtune.models.linear import assemble
 from blindtune.models.rehearsal import Choice, tune
 from blindtune.plan import Plan, plan
 
@@ -61,7 +63,7 @@ def prepare(
     """Choose by cross-validation on the training and validation splits, rehearse, then plan.
 
     Args:
-        head: without one, logistic for two classes, one-vs-rest for more.
+        head: without one, the built-in for so many classes.
         directions, epsilons, rates: what to try; sensible grids without them.
         on_fold: called with folds done and in all.
         planning: further arguments of :func:`blindtune.plan.plan`.
@@ -78,13 +80,14 @@ def prepare(
         )
     outputs = outputs_of(data.classes)
     if head is None:
-        head = head_for("logistic", outputs)
+        head = head_for("auto", outputs)
     _refuse_missing_class(data.labels[held], data.classes)
     x = data.features.astype(np.float64)
     choice = tune(
         x,
         data.labels,
         train,
+        held,
         folds_of(data),
         head,
         outputs,
@@ -147,8 +150,10 @@ def _compare(
         return None, None
     from blindtune.report import converged_softmax
 
-    logits = choice.whitening.apply(held[0]) @ choice.rehearsal.weights
-    logits = calibrate(logits, held[1], choice.head.kind).apply(logits)
+    weight, bias = assemble(choice.whitening, choice.start, choice.rehearsal.weights, *held)
+    logits = held[0] @ weight.T + bias
+    if choice.start is None:
+        logits = calibrate(logits, held[1], choice.head.kind).apply(logits)
     reference = converged_softmax(*train, *held, weights=None).logits(held[0])
     return accuracy(logits, held[1]), accuracy(reference.reshape(len(held[0]), -1), held[1])
 

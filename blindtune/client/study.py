@@ -26,6 +26,8 @@ from numpy.typing import NDArray
 from blindtune.client.encoding import Scaling
 from blindtune.errors import BundleError, InputError
 from blindtune.imaging import Embeddings
+from blindtune.models.heads import Start
+from blindtune.models.rehearsal import Choice
 from blindtune.models.whitening import Whitening
 
 Floats = NDArray[np.float64]
@@ -183,11 +185,15 @@ class StudyDirectory:
             with suppress(OSError):
                 path.rmdir()
 
-    def save(self, settings: Settings, whitening: Whitening, rehearsed: Floats, data: Embeddings) -> None:
+    def save(self, settings: Settings, choice: Choice, data: Embeddings) -> None:
         """Write the private files, the settings last."""
         from safetensors.numpy import save_file
 
-        tensors = {"mean": whitening.mean, "transform": whitening.transform, "rehearsed": rehearsed}
+        whitening, start = choice.whitening, choice.start
+        tensors = {"mean": whitening.mean, "transform": whitening.transform}
+        tensors["rehearsed"] = choice.rehearsal.weights
+        if start is not None:
+            tensors |= {"start_weight": start.weight, "start_bias": start.bias}
         tensors = {name: np.ascontiguousarray(value) for name, value in tensors.items()}
         with _private(self.private / "whitening.safetensors") as path:
             save_file(tensors, path, {"epsilon": repr(whitening.epsilon), "owner": whitening.owner})
@@ -235,6 +241,18 @@ class StudyDirectory:
                 rehearsed = file.get_tensor("rehearsed")
             return Whitening(mean, transform, float(meta["epsilon"]), meta["owner"]), rehearsed
         except (SafetensorError, OSError, KeyError, ValueError, TypeError):
+            raise self._damaged("whitening.safetensors") from None
+
+    def start(self) -> Start | None:
+        """The head in clear that training started from, if it did not from zero."""
+        from safetensors import SafetensorError, safe_open
+
+        try:
+            with safe_open(self.private / "whitening.safetensors", "numpy") as file:
+                if "start_weight" not in file.keys():  # noqa: SIM118
+                    return None
+                return Start(file.get_tensor("start_weight"), file.get_tensor("start_bias"))
+        except (SafetensorError, OSError):
             raise self._damaged("whitening.safetensors") from None
 
     def embeddings(self) -> Embeddings:

@@ -63,6 +63,7 @@ class ProgramModel(_Model):
     degree: Annotated[int, Field(ge=1, le=7)]
     sets: Annotated[list[Annotated[int, Field(ge=0, le=63)]], Field(max_length=64)]
     retain: Annotated[list[Annotated[float, Field(ge=-1, le=1)]], Field(max_length=64)]
+    momentum: Annotated[list[Annotated[float, Field(ge=-1, le=1)]], Field(max_length=64)] = []
 
 
 class EngineModel(_Model):
@@ -120,7 +121,7 @@ class Manifest(_Model):
     def checked_program(self) -> Program:
         """The program, checked."""
         m = self.program
-        return Program(m.steps, m.degree, tuple(m.sets), tuple(m.retain))
+        return Program(m.steps, m.degree, tuple(m.sets), tuple(m.retain), tuple(m.momentum))
 
     @property
     def keys(self) -> KeySet:
@@ -149,7 +150,11 @@ def layout_model(layout: Layout) -> LayoutModel:
 def program_model(program: Program) -> ProgramModel:
     """A program for the wire."""
     return ProgramModel(
-        steps=program.steps, degree=program.degree, sets=list(program.sets), retain=list(program.retain)
+        steps=program.steps,
+        degree=program.degree,
+        sets=list(program.sets),
+        retain=list(program.retain),
+        momentum=list(program.momentum),
     )
 
 
@@ -210,18 +215,14 @@ def expected_parts(manifest: Manifest) -> dict[str, tuple[int, int]]:
     if manifest.kind == "head":
         return {"weights": (layout.weight_blocks * len(layout.widths), blob.largest_bytes(p))}
     parts = {}
-    count = layout.row_blocks * (len(layout.widths) + (max(program.sets) + 2) * layout.weight_blocks)
+    count = layout.row_blocks * (len(layout.widths) + (max(program.sets) + 1) * layout.weight_blocks)
     if count > 100_000:
         raise BundleError(f"{count} parts", remedy="Split the study.")
     for i in range(layout.row_blocks):
         for j, width in enumerate(layout.widths):
             parts[f"data-{i}-{j}"] = (width, ciphertext)
-    for k in range(layout.weight_blocks):
-        for i in range(layout.row_blocks):
-            parts[f"target-{k}-{i}"] = (max(layout.giants), ciphertext)
-    terms = 1 + (program.degree + 1) // 2
     for s in range(max(program.sets) + 1):
         for k in range(layout.weight_blocks):
             for i in range(layout.row_blocks):
-                parts[f"residual-{s}-{k}-{i}"] = (terms, ciphertext)
+                parts[f"residual-{s}-{k}-{i}"] = (program.terms, ciphertext)
     return parts

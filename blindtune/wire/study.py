@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 
 from blindtune.errors import BundleError, EngineError
@@ -59,34 +61,34 @@ def load_trainer(
     layout: Layout,
     bundles: Sequence[Bundle],
     on_part: Callable[[int], None] = lambda _: None,
+    threads: int = 1,
 ) -> Trainer:
     """Load all members' ciphertexts, their row blocks one after the other in the order given.
+
+    Args:
+        threads: for engines that load from several threads at a time.
 
     Raises:
         BundleError: an item that is not a fresh ciphertext of this study.
     """
     data: dict[tuple[int, int, int, int], Ciphertext] = {}
     residuals: dict[tuple[int, int, int], list[Ciphertext]] = {}
-    targets: dict[tuple[int, int], list[Ciphertext]] = {}
     first_block = 0
     for bundle in bundles:
         own, program = bundle.manifest.checked_layout, bundle.manifest.checked_program
         for i in range(own.row_blocks):
             for j in range(len(own.widths)):
                 name = f"data-{i}-{j}"
-                for k, c in enumerate(_fresh(engine, bundle, name)):
+                for k, c in enumerate(_fresh(engine, bundle, name, threads)):
                     data[first_block + i, j, k // own.baby, k % own.baby] = c
                 on_part(bundle.open_part(name).stat().st_size)
             for k in range(own.weight_blocks):
-                name = f"target-{k}-{i}"
-                targets[k, first_block + i] = _fresh(engine, bundle, name)
-                on_part(bundle.open_part(name).stat().st_size)
                 for s in range(max(program.sets) + 1):
                     name = f"residual-{s}-{k}-{i}"
-                    residuals[s, k, first_block + i] = _fresh(engine, bundle, name)
+                    residuals[s, k, first_block + i] = _fresh(engine, bundle, name, threads)
                     on_part(bundle.open_part(name).stat().st_size)
         first_block += own.row_blocks
-    return Trainer(engine, layout, data, residuals, targets)
+    return Trainer(engine, layout, data, residuals)
 
 
 def train_here(
@@ -126,14 +128,21 @@ def write_head(target: Path, keys: Manifest, weights: Sequence[Sequence[bytes]])
     write_bundle(target, manifest, [("weights", [handle for block in weights for handle in block])])
 
 
-def _fresh(engine: Engine, bundle: Bundle, name: str) -> list[Ciphertext]:
-    found = []
-    for item in bundle.items(name):
-        try:
-            c = engine.load(item)
-        except EngineError as error:
-            raise BundleError(f"part {name}: {error.what}", remedy=error.remedy) from error
-        if c.level != engine.parameters.levels or c.size != 2 or c.product:
-            raise BundleError(f"part {name} holds a ciphertext that is not fresh")
-        found.append(c)
+def _fresh(engine: Engine, bundle: Bundle, name: str, threads: int) -> list[Ciphertext]:
+    try:
+        found = list(_loaded(engine, bundle.items(name), threads))
+    except EngineError as error:
+        raise BundleError(f"part {name}: {error.what}", remedy=error.remedy) from error
+    if any(c.level != engine.parameters.levels or c.size != 2 or c.product for c in found):
+        raise BundleError(f"part {name} holds a ciphertext that is not fresh")
     return found
+
+
+def _loaded(engine: Engine, items: Iterator[bytes], threads: int) -> Iterator[Ciphertext]:
+    if threads == 1:
+        yield from map(engine.load, items)
+        return
+    with ThreadPoolExecutor(threads) as pool:
+        # A few items at a time: a part may be large.
+        while few := list(islice(items, 4 * threads)):
+            yield from pool.map(engine.load, few)
