@@ -16,7 +16,7 @@ from blindtune.he.clear import ClearEngine, CountingEngine
 from blindtune.he.cpu import has_ifma
 from blindtune.he.engine import Ciphertext, Engine, KeySet, Ledger
 from blindtune.he.fast.engine import FastEngine
-from blindtune.he.fast.vector import IFMA, PORTABLE
+from blindtune.he.fast.vector import Variant
 from blindtune.he.seal import SealEngine, galois_element
 from blindtune.he.secret import SecretKey
 from blindtune.params import Parameters, ParametersLiteral
@@ -113,7 +113,7 @@ def fast_benches(tiny_key: SecretKey) -> Callable[[str], Bench]:
 
     @cache
     def made(name: str) -> Bench:
-        variant, threads = (IFMA, 1) if name == "ifma" else (PORTABLE, 2)
+        variant, threads = (Variant.IFMA, 1) if name == "ifma" else (Variant.PORTABLE, 2)
         engine = FastEngine(tiny_key.parameters, KEYS, relin, galois, threads, variant)
         return Bench(
             engine,

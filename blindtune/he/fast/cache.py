@@ -50,8 +50,9 @@ def cached(compiler: Callable[..., Any], function: Callable[..., Any], *args: An
     if folder is None:
         return compiler(*args, **options)(function)
     # numba reads this setting when a function is declared, and other libraries' functions have their own.
-    before, numba.config.CACHE_DIR = numba.config.CACHE_DIR, str(folder)
+    config: Any = numba.config
+    before, config.CACHE_DIR = config.CACHE_DIR, str(folder)
     try:
         return compiler(*args, cache=True, **options)(function)
     finally:
-        numba.config.CACHE_DIR = before
+        config.CACHE_DIR = before

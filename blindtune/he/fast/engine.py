@@ -19,22 +19,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from blindtune.errors import EngineError
-from blindtune.he import memfile
-from blindtune.he.codec import SealCodec, conjugation_element, galois_element, sealapi
+from blindtune.he import blob
+from blindtune.he.blob import Header, Kind
+from blindtune.he.codec import conjugation_element, galois_element
 from blindtune.he.engine import CheckedEngine, Ciphertext, KeySet
 from blindtune.he.fast import tasks
-from blindtune.he.fast.pointwise import read_row, write_row
+from blindtune.he.fast.keys import Key, load_key
 from blindtune.he.fast.products import CHUNK, SUM_BYTES
-from blindtune.he.fast.sealmemory import residues
-from blindtune.he.fast.storage import Buffer, Pool, Rows, aligned
-from blindtune.he.fast.tables import IS_NARROW, KEY_OFFSET, MAX_MODULUS, OFFSET, Chain, automorphism
-from blindtune.he.fast.vector import IFMA
+from blindtune.he.fast.storage import Pool, Rows, view
+from blindtune.he.fast.switching import LISTS, MAX_BATCH
+from blindtune.he.fast.tables import IS_NARROW, MAX_MODULUS, OFFSET, Chain, automorphism
+from blindtune.he.fast.vector import Variant
 from blindtune.params import Parameters
 
 Integers = NDArray[np.int64]
 
 _CACHE_FOR_DIGITS = 1 << 20
-_LISTS = 4096
 
 
 def supports(parameters: Parameters) -> str | None:
@@ -55,7 +55,7 @@ class FastEngine(CheckedEngine):
         relinearisation: serialised relinearisation key.
         galois: serialised Galois keys by Galois element, one key each.
         threads: how many threads an operation runs on, at most one for each processor.
-        variant: :data:`~.vector.IFMA` or :data:`~.vector.PORTABLE`.
+        variant: how the kernels multiply; the processor must be able to.
 
     Raises:
         EngineError: a key that does not load under these parameters, or lacks a rotation.
@@ -68,89 +68,52 @@ class FastEngine(CheckedEngine):
         relinearisation: bytes,
         galois: dict[int, bytes],
         threads: int = 1,
-        variant: np.integer[Any] = IFMA,
+        variant: Variant = Variant.IFMA,
     ) -> None:
         reason = supports(parameters)
         if reason is not None:
             raise EngineError(f"{reason}: these parameters need SEAL itself")
         super().__init__(parameters, keys)
-        s = sealapi()
         n = parameters.ring_degree
-        self._variant, self._lock, self._pool = variant, threading.Lock(), Pool()
-        self._codec, self._chain = SealCodec(parameters), Chain(n, parameters.primes)
+        self._lock, self._pool, self._chain = threading.Lock(), Pool(), Chain(n, parameters.primes)
         self._runner = tasks.Runner(variant, threads, self._chain)
-        # A ciphertext that SEAL loaded: reshaped, it is what SEAL is given to write.
-        self._template: Any = None
-        relin = self._codec.read(s.RelinKeys(), relinearisation, "the relinearisation key")
-        # SEAL reads Galois keys as relinearisation keys too; 2 stands for the square of the secret.
-        if not relin.has_key(2):
-            raise EngineError("the relinearisation key is a key of another kind")
-        self._relin = self._key(relin.key(2))
-        del relin
-        self._galois: dict[int, Buffer] = {}
+        self._relin = load_key(relinearisation, parameters, self._chain, self._pool)
+        self._galois: dict[int, Key] = {}
         wanted = [galois_element(r, n) for r in keys.rotations]
         for element in (*wanted, conjugation_element(n)):
             if element not in galois:
                 raise EngineError(f"the Galois key of element {element} is missing")
-            key = self._codec.read(s.GaloisKeys(), galois[element], "a Galois key")
-            if not key.has_key(element):
-                raise EngineError(f"a Galois key does not hold element {element}")
-            self._galois[element] = self._key(key.key(element))
+            self._galois[element] = load_key(galois[element], parameters, self._chain, self._pool, element)
 
-    # Keys and serialisation
-
-    def _key(self, parts: list[Any]) -> Buffer:
-        """A key in this engine's layout: for each modulus, for each run of sixteen points, all digits."""
-        chain, n, count = self._chain, self.parameters.ring_degree, len(self.parameters.primes)
-        if len(parts) != count - 1:
-            raise EngineError("an evaluation key of other parameters")
-        buffer = self._pool.take(chain.key_bytes)
-        for digit, part in enumerate(parts):
-            source = residues(part.data(), 2, count, n)
-            for component in (0, 1):
-                for j in range(count):
-                    narrow = int(chain.constants[j, IS_NARROW])
-                    run = 16 * (4 if narrow else 8)
-                    target = buffer.address + int(chain.constants[j, KEY_OFFSET])
-                    target += (2 * digit + component) * run
-                    here = source + (component * count + j) * n * 8
-                    self._read(here, target, j, 2 * (count - 1) * run)
-        return buffer
-
-    def _read(self, source: int, target: int, j: int, step: int) -> None:
-        """Copy one of SEAL's rows, which must be reduced."""
-        worst = aligned((8,), np.uint64)
-        narrow = int(self._chain.constants[j, IS_NARROW])
-        read_row(self._variant, source, target, self.parameters.ring_degree, narrow, step, worst.ctypes.data)
-        if int(worst.max()) >= self.parameters.primes[j]:
-            raise EngineError("residues beyond their modulus")
+    # Serialisation and storage
 
     def _load(self, data: bytes) -> Ciphertext:
-        found = self._codec.ciphertext(data)
-        limbs, n = found.level + 1, self.parameters.ring_degree
-        source, rows = residues(found.raw, found.size, limbs, n), self._new(found.size, limbs)
-        for k in range(found.size):
-            for j in range(limbs):
-                row = rows.polynomial(k) + int(self._chain.constants[j, OFFSET])
-                step = 16 * (4 if self._chain.constants[j, IS_NARROW] else 8)
-                self._read(source + (k * limbs + j) * n * 8, row, j, step)
-        self._template = found.raw
-        return Ciphertext(rows, found.level, found.product, found.size)
+        header = blob.read_header(data, self.parameters)
+        if header.kind is not Kind.CIPHERTEXT:
+            raise EngineError("a key instead of a ciphertext")
+        (residues,) = blob.expand(data, header, self.parameters)
+        if not residues[1:].any():
+            raise EngineError("a ciphertext that hides nothing")
+        rows = self._new(header.size, header.limbs)
+        for k in range(header.size):
+            for j in range(header.limbs):
+                np.copyto(self._row(rows, k, j), residues[k, j], casting="unsafe")
+        return Ciphertext(rows, header.limbs - 1, header.product, header.size)
 
     def _dump(self, a: Ciphertext) -> bytes:
-        rows, n, worst = a.raw, self.parameters.ring_degree, aligned((8,), np.uint64)
-        with self._lock:
-            made = self._template
-            made.resize(self._codec.context, self._codec.parms_ids[a.level], a.size)
-            made.scale = self.parameters.scale ** (2 if a.product else 1)
-            target = residues(made, a.size, a.level + 1, n)
-            for k in range(a.size):
-                for j in range(a.level + 1):
-                    row = rows.polynomial(k) + int(self._chain.constants[j, OFFSET])
-                    narrow = int(self._chain.constants[j, IS_NARROW])
-                    there = target + (k * (a.level + 1) + j) * n * 8
-                    write_row(self._variant, row, there, n, narrow, worst.ctypes.data)
-            return memfile.to_bytes(made.save)
+        rows, n = a.raw, self.parameters.ring_degree
+        header = Header(Kind.CIPHERTEXT, a.level + 1, a.size, seeded=False, product=a.product)
+        residues = np.empty((a.size, a.level + 1, n), np.uint64)
+        for k in range(a.size):
+            for j in range(a.level + 1):
+                residues[k, j] = self._row(rows, k, j)
+        return blob.write(header, self.parameters, list(residues))
+
+    def _row(self, rows: Rows, k: int, j: int) -> NDArray[Any]:
+        """The residues of polynomial k modulo prime j, in place."""
+        kind = np.uint32 if self._chain.constants[j, IS_NARROW] else np.uint64
+        place = rows.polynomial(k) + int(self._chain.constants[j, OFFSET])
+        return view(place, (self.parameters.ring_degree,), kind)
 
     def _new(self, size: int, limbs: int) -> Rows:
         stride = self._chain.bytes_of(limbs)
@@ -228,10 +191,16 @@ class FastEngine(CheckedEngine):
         return outs
 
     def _switch(
-        self, p: Integers, x: Integers, outs: list[Rows], keys: list[Buffer], before: list[tuple[int, int]]
+        self, p: Integers, x: Integers, outs: list[Rows], keys: list[Key], before: list[tuple[int, int]]
     ) -> None:
         """Key-switch the targets and divide by the special prime."""
-        chain, n, limbs, count, targets = self._chain, self.parameters.ring_degree, outs[0].limbs, len(outs), len(keys)
+        chain, n, limbs, count, targets = (
+            self._chain,
+            self.parameters.ring_degree,
+            outs[0].limbs,
+            len(outs),
+            len(keys),
+        )
         special = len(chain.moduli) - 1
         digits = self._pool.take(count * targets * chain.stride)
         totals = self._pool.take(count * 2 * chain.stride)
@@ -239,7 +208,9 @@ class FastEngine(CheckedEngine):
         p[tasks.TARGETS], p[tasks.DIVISOR] = targets, special
         p[tasks.COEFFICIENTS], p[tasks.LASTS] = digits.address, lasts.address
         for t, key in enumerate(keys):
-            p[tasks.KEYS + t] = key.address
+            if key.digits < limbs:
+                raise EngineError("a key for lower levels than the ciphertext's")
+            p[tasks.KEYS + 2 * t], p[tasks.KEYS + 2 * t + 1] = key.buffer.address, key.digits
         for i, out in enumerate(outs):
             x[i, tasks.OUT], x[i, tasks.OUT_STRIDE] = out.address, out.stride
             x[i, tasks.TOTAL] = totals.address + i * 2 * chain.stride
@@ -251,7 +222,7 @@ class FastEngine(CheckedEngine):
             (tasks.LAST_ROWS, 2 * count),
             (tasks.DIVIDE, 2 * count * limbs),
         ]
-        self._run(phases, p, x, _LISTS + int(p[tasks.BATCH]) * n * 8)
+        self._run(phases, p, x, LISTS + int(p[tasks.BATCH]) * n * 8)
 
     def _rescale(self, batch: list[Any], level: int) -> list[Any]:
         n, count, size = self.parameters.ring_degree, len(batch), batch[0].size
@@ -290,7 +261,10 @@ class FastEngine(CheckedEngine):
         p = np.zeros(tasks.PARAMETERS, np.int64)
         p[tasks.DEGREE], p[tasks.LOG_DEGREE] = n, n.bit_length() - 1
         p[tasks.LIMBS], p[tasks.COUNT], p[tasks.SIZE] = limbs, count, size
-        p[tasks.STRIDE], p[tasks.BATCH] = self._chain.stride, max(4, _CACHE_FOR_DIGITS // (8 * n))
+        p[tasks.STRIDE], p[tasks.BATCH] = (
+            self._chain.stride,
+            min(MAX_BATCH, max(4, _CACHE_FOR_DIGITS // (8 * n))),
+        )
         return p, np.zeros((count, tasks.OPERANDS), np.int64)
 
     def _run(

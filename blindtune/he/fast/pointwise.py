@@ -1,4 +1,4 @@
-"""Operations on single rows: sums, differences, constants, automorphisms, and copies between layouts."""
+"""Operations on single rows: sums, differences, constants, and automorphisms."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ def _combine(narrow: bool, subtract: bool) -> Any:
     def combine(v: Lanes, left: Value, right: Value, out: Value, count: Value, modulus: Value) -> None:
         q, width = v.spread(modulus), 32 if narrow else 64
         with v.loop(count) as loop:
-            point = v.b.mul(loop.index, v.int(width))
+            point = v.b.mul(loop.index, v.constant(width))
             x, y = (v.load(v.b.add(side, point), narrow) for side in (left, right))
             total = v.b.add(x, v.b.sub(q, y) if subtract else y)
             v.store(v.within(total, q), v.b.add(out, point), narrow)
@@ -27,7 +27,7 @@ def _scale(narrow: bool) -> Any:
         q, _, negated = v.moduli(modulus)
         factor, ratio, width = v.spread(factor), v.spread(ratio), 32 if narrow else 64
         with v.loop(count) as loop:
-            point = v.b.mul(loop.index, v.int(width))
+            point = v.b.mul(loop.index, v.constant(width))
             product = v.shoup(v.load(v.b.add(row, point), narrow), factor, ratio, negated)
             v.store(v.within(product, q), v.b.add(out, point), narrow)
 
@@ -40,53 +40,33 @@ def _turn(narrow: bool) -> Any:
     An automorphism takes aligned runs of eight to aligned runs of eight.
     """
 
-    def turn(v: Lanes, row: Value, table: Value, add: Value, out: Value, count: Value, modulus: Value) -> None:
+    def turn(
+        v: Lanes, row: Value, table: Value, add: Value, out: Value, count: Value, modulus: Value
+    ) -> None:
         b, q, width = v.b, v.spread(modulus), 32 if narrow else 64
-        adds = b.icmp_signed("!=", add, v.int(0))
+        adds = b.icmp_signed("!=", add, v.constant(0))
         source, kept = b.select(adds, add, row), v.spread(b.sext(adds, add.type))
         with v.loop(count) as loop:
-            point = b.mul(loop.index, v.int(width))
-            place = b.add(table, b.mul(loop.index, v.int(32)))
+            point = b.mul(loop.index, v.constant(width))
+            place = b.add(table, b.mul(loop.index, v.constant(32)))
             indices = v.load(place, narrow=True)
             # The table's entries take four bytes: the lower half of a word is the run's first.
-            run = b.and_(v.word(place, v.int(0)), v.int(0xFFFFFFF8))
-            x = v.picked(b.add(row, b.mul(run, v.int(width // 8))), indices, narrow)
+            run = b.and_(v.word(place, v.constant(0)), v.constant(0xFFFFFFF8))
+            x = v.picked(b.add(row, b.mul(run, v.constant(width // 8))), indices, narrow)
             total = b.add(x, b.and_(v.load(b.add(source, point), narrow), kept))
             v.store(v.within(total, q), b.add(out, point), narrow)
 
     return emitted(turn)
 
 
-def _copy(from_narrow: bool, to_narrow: bool) -> Any:
-    """Copy groups of sixteen residues between widths; ``worst`` keeps the largest of each lane."""
-
-    def copy(
-        v: Lanes, source: Value, target: Value, groups: Value, target_step: Value, worst: Value
-    ) -> None:
-        b, greatest = v.b, v.variable()
-        b.store(v.load(worst), greatest)
-        read, write = (32 if narrow else 64 for narrow in (from_narrow, to_narrow))
-        with v.loop(groups) as loop:
-            here = b.add(source, b.mul(loop.index, v.int(2 * read)))
-            there = b.add(target, b.mul(loop.index, target_step))
-            for half in (0, 1):
-                x, old = v.load(v.at(here, half * read), from_narrow), b.load(greatest)
-                b.store(b.select(b.icmp_unsigned(">", x, old), x, old), greatest)
-                v.store(x, v.at(there, half * write), to_narrow)
-        v.store(b.load(greatest), worst)
-
-    return emitted(copy)
-
-
 _add_wide, _add_narrow = _combine(False, False), _combine(True, False)
 _subtract_wide, _subtract_narrow = _combine(False, True), _combine(True, True)
 _scale_wide, _scale_narrow = _scale(False), _scale(True)
 _turn_wide, _turn_narrow = _turn(False), _turn(True)
-_same_width, _to_narrow, _to_wide = _copy(False, False), _copy(False, True), _copy(True, False)
 
 
 @compiled
-def combine_rows(variant, subtract, left, right, out, n, c):  # type: ignore[no-untyped-def]
+def combine_rows(variant: Any, subtract: int, left: int, right: int, out: int, n: int, c: Any) -> None:
     """``left + right``, or ``left - right``."""
     if subtract:
         if c[IS_NARROW]:
@@ -100,7 +80,7 @@ def combine_rows(variant, subtract, left, right, out, n, c):  # type: ignore[no-
 
 
 @compiled
-def scale_row(variant, row, out, n, c, factor, ratio):  # type: ignore[no-untyped-def]
+def scale_row(variant: Any, row: int, out: int, n: int, c: Any, factor: int, ratio: int) -> None:
     """``factor · row``; ``ratio`` = floor(2^52 factor / q)."""
     if c[IS_NARROW]:
         _scale_narrow(variant, row, out, n >> 3, c[Q], factor, ratio)
@@ -109,27 +89,9 @@ def scale_row(variant, row, out, n, c, factor, ratio):  # type: ignore[no-untype
 
 
 @compiled
-def turn_row(variant, row, table, add, out, n, c):  # type: ignore[no-untyped-def]
+def turn_row(variant: Any, row: int, table: int, add: int, out: int, n: int, c: Any) -> None:
     """The automorphism of ``table`` on a transformed row, plus ``add`` if it is not 0."""
     if c[IS_NARROW]:
         _turn_narrow(variant, row, table, add, out, n >> 3, c[Q])
     else:
         _turn_wide(variant, row, table, add, out, n >> 3, c[Q])
-
-
-@compiled
-def read_row(variant, source, target, n, narrow, step, worst):  # type: ignore[no-untyped-def]
-    """Eight-byte residues to a row; ``step`` bytes between groups of sixteen; see ``worst`` above."""
-    if narrow:
-        _to_narrow(variant, source, target, n >> 4, step, worst)
-    else:
-        _same_width(variant, source, target, n >> 4, step, worst)
-
-
-@compiled
-def write_row(variant, source, target, n, narrow, worst):  # type: ignore[no-untyped-def]
-    """A row to eight-byte residues."""
-    if narrow:
-        _to_wide(variant, source, target, n >> 4, 128, worst)
-    else:
-        _same_width(variant, source, target, n >> 4, 128, worst)

@@ -34,12 +34,12 @@ def _multiply_add(narrow: bool, terms: int) -> Any:
     def multiply_add(v: Lanes, lefts: Value, rights: Value, offset: Value, sums: Value) -> None:
         b, width = v.b, 32 if narrow else 64
         addresses = [
-            [b.add(v.word(side, v.int(2 * t + k)), offset) for side in (lefts, rights) for k in (0, 1)]
+            [b.add(v.word(side, v.constant(2 * t + k)), offset) for side in (lefts, rights) for k in (0, 1)]
             for t in range(terms)
         ]
-        with v.loop(v.int(CHUNK // 8)) as loop:
-            here = b.add(sums, b.mul(loop.index, v.int(6 * 64)))
-            point = b.mul(loop.index, v.int(width))
+        with v.loop(v.constant(CHUNK // 8)) as loop:
+            here = b.add(sums, b.mul(loop.index, v.constant(6 * 64)))
+            point = b.mul(loop.index, v.constant(width))
             total = [v.load(v.at(here, 64 * i)) for i in range(6)]
             for quadruple in addresses:
                 a0, a1, b0, b1 = (v.load(b.add(address, point), narrow) for address in quadruple)
@@ -66,23 +66,23 @@ def _finish(narrow: bool) -> Any:
         constants: Value,
     ) -> None:
         b, width = v.b, 32 if narrow else 64
-        q, q2, _ = v.moduli(v.word(constants, v.int(Q)))
-        adds = b.icmp_signed("!=", onto, v.int(0))
+        q, q2, _ = v.moduli(v.word(constants, v.constant(Q)))
+        adds = b.icmp_signed("!=", onto, v.constant(0))
         kept = v.spread(b.sext(adds, onto.type))
         source, source_stride = b.select(adds, onto, out), b.select(adds, onto_stride, out_stride)
-        with v.loop(v.int(CHUNK // 8)) as loop:
-            here = b.add(sums, b.mul(loop.index, v.int(6 * 64)))
-            point = b.mul(loop.index, v.int(width))
+        with v.loop(v.constant(CHUNK // 8)) as loop:
+            here = b.add(sums, b.mul(loop.index, v.constant(6 * 64)))
+            point = b.mul(loop.index, v.constant(width))
             total = [v.load(v.at(here, 64 * i)) for i in range(6)]
             for i in range(6):
-                v.store(v.all(0), v.at(here, 64 * i))
+                v.store(v.every(0), v.at(here, 64 * i))
             first, cross, last = (reduced(v, total[2 * i], total[2 * i + 1], constants) for i in range(3))
             cross = b.sub(b.add(cross, q2), b.add(first, last))
             cross = v.within(cross, q2, q)
             for k, value in enumerate((first, cross, last)):
-                old = v.load(v.at(source, b.mul(source_stride, v.int(k)), point), narrow)
+                old = v.load(v.at(source, b.mul(source_stride, v.constant(k)), point), narrow)
                 value = v.within(b.add(value, b.and_(old, kept)), q)
-                v.store(value, v.at(out, b.mul(out_stride, v.int(k)), point), narrow)
+                v.store(value, v.at(out, b.mul(out_stride, v.constant(k)), point), narrow)
 
     return emitted(finish)
 
@@ -93,9 +93,18 @@ _finish_wide, _finish_narrow = _finish(False), _finish(True)
 
 
 @compiled
-def product_chunk(  # type: ignore[no-untyped-def]
-    variant, j, chunk, constants, terms, lefts, rights, rows, totals, sums
-):
+def product_chunk(
+    variant: Any,
+    j: int,
+    chunk: int,
+    constants: Any,
+    terms: int,
+    lefts: int,
+    rights: int,
+    rows: Any,
+    totals: Any,
+    sums: int,
+) -> None:
     """All product sums under modulus j on one chunk.
 
     Args:

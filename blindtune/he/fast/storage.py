@@ -6,6 +6,7 @@ switch. So buffers come from slabs and go back to a list of their size when noth
 
 from __future__ import annotations
 
+import ctypes
 import mmap
 from collections import defaultdict
 from collections.abc import Sequence
@@ -86,6 +87,12 @@ def aligned(shape: Sequence[int], kind: DTypeLike) -> NDArray[Any]:
     raw = np.zeros(size + ALIGNMENT, np.uint8)
     start = -raw.ctypes.data % ALIGNMENT
     return raw[start : start + size].view(kind).reshape(shape)
+
+
+def view(address: int, shape: Sequence[int], kind: DTypeLike) -> NDArray[Any]:
+    """An array at an address; whoever owns the memory must outlive it."""
+    size = int(np.prod(shape)) * np.dtype(kind).itemsize
+    return np.frombuffer((ctypes.c_uint8 * size).from_address(address), kind).reshape(shape)
 
 
 def _pages(size: int) -> NDArray[np.uint8]:

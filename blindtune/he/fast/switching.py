@@ -15,11 +15,11 @@ from __future__ import annotations
 from typing import Any
 
 from blindtune.he.fast.tables import (
+    DIVISION_SELF,
+    HALF,
     INVERSE,
     INVERSE_RATIO,
     IS_NARROW,
-    KEY_OFFSET,
-    DIVISION_SELF,
     MINUS_HALF,
     OFFSET,
     RATIO,
@@ -30,7 +30,6 @@ from blindtune.he.fast.tables import (
     TWO52_RATIO,
     TWO104,
     TWO104_RATIO,
-    HALF,
     Q,
 )
 from blindtune.he.fast.transform import forward_first, forward_middle, inner_forward, inner_twiddles, inverse
@@ -38,12 +37,21 @@ from blindtune.he.fast.vector import Lanes, Value, compiled, emitted, put
 
 MAX_TERMS = 4000
 
+LISTS = 8192
+"""Bytes of working room before the buffers."""
+
+MAX_BATCH = 256
+"""Buffers that the lists have room for."""
+
+ENTRY = 24
+"""Bytes of an entry in the lists of :func:`_inner_products`."""
+
 
 def reduced(v: Lanes, low: Value, high: Value, constants: Value) -> Value:
     """``low + 2^52 high mod q``, fully; both may fill 64 bits."""
-    c = {k: v.words(constants, v.int(k)) for k in (Q, RATIO, TWO52, TWO52_RATIO, TWO104, TWO104_RATIO)}
-    q, mask, shift = c[Q], v.all((1 << 52) - 1), v.all(52)
-    q2, negated = v.b.add(q, q), v.b.sub(v.all(1 << 52), q)
+    c = {k: v.words(constants, v.constant(k)) for k in (Q, RATIO, TWO52, TWO52_RATIO, TWO104, TWO104_RATIO)}
+    q, mask, shift = c[Q], v.every((1 << 52) - 1), v.every(52)
+    q2, negated = v.b.add(q, q), v.b.sub(v.every(1 << 52), q)
     high = v.b.add(high, v.b.lshr(low, shift))
     top = v.b.lshr(high, shift)
     low, high = v.b.and_(low, mask), v.b.and_(high, mask)
@@ -56,9 +64,9 @@ def reduced(v: Lanes, low: Value, high: Value, constants: Value) -> Value:
 def _inner_products(narrow: bool) -> Any:
     """Σ digit · key for both components, on a run of groups of sixteen points.
 
-    ``count`` digits lack their innermost stages, which are done here; ``ready`` are transformed rows.
-    ``digits``, ``keys``, ``rows``, ``row_keys`` are addresses of addresses. ``keep`` is -1 to add to what
-    ``out0`` and ``out1`` hold, 0 to overwrite it.
+    ``count`` digits lack their innermost stages, which are done here; ``ready`` are transformed rows. Of
+    each, ``digits`` and ``rows`` list the address, the key's, and the bytes from one run of the key to the
+    next. ``keep`` is -1 to add to what ``out0`` and ``out1`` hold, 0 to overwrite it.
     """
     width = 32 if narrow else 64
 
@@ -66,13 +74,10 @@ def _inner_products(narrow: bool) -> Any:
         v: Lanes,
         count: Value,
         digits: Value,
-        keys: Value,
         ready: Value,
         rows: Value,
-        row_keys: Value,
         start: Value,
         groups: Value,
-        key_step: Value,
         degree: Value,
         constants: Value,
         out0: Value,
@@ -80,11 +85,16 @@ def _inner_products(narrow: bool) -> Any:
         keep: Value,
     ) -> None:
         b = v.b
-        _, q2, negated = v.moduli(v.word(constants, v.int(Q)))
-        roots, ratios = v.word(constants, v.int(ROOTS)), v.word(constants, v.int(ROOT_RATIOS))
+        _, q2, negated = v.moduli(v.word(constants, v.constant(Q)))
+        roots, ratios = v.word(constants, v.constant(ROOTS)), v.word(constants, v.constant(ROOT_RATIOS))
         kept = v.spread(keep)
         # Low and high sums of component 0, both vectors, then of component 1.
         sums = [v.variable() for _ in range(8)]
+
+        def entry(listed: Value, index: Value, group: Value) -> tuple[Value, Value]:
+            place = v.at(listed, b.mul(index, v.constant(ENTRY)))
+            key = b.add(v.word(place, v.constant(1)), b.mul(group, v.word(place, v.constant(2))))
+            return v.word(place, v.constant(0)), key
 
         def accumulate(x: tuple[Value, Value], key: Value) -> None:
             for component in (0, 1):
@@ -96,20 +106,20 @@ def _inner_products(narrow: bool) -> Any:
 
         with v.loop(groups) as loop:
             group = b.add(start, loop.index)
-            point, wide = b.mul(group, v.int(2 * width)), b.mul(group, v.int(128))
-            key_place = b.mul(group, key_step)
+            point, wide = b.mul(group, v.constant(2 * width)), b.mul(group, v.constant(128))
             twiddles = inner_twiddles(v, roots, ratios, degree, group)
             for i, place in enumerate(sums):
                 old = v.load(v.at((out0, out1)[i // 4], point, (i // 2 % 2) * width), narrow)
-                b.store(v.all(0) if i % 2 else b.and_(kept, old), place)
+                b.store(v.every(0) if i % 2 else b.and_(kept, old), place)
             with v.loop(ready) as inner:
-                row = b.add(v.word(rows, inner.index), point)
-                x = v.load(row, narrow), v.load(v.at(row, width), narrow)
-                accumulate(x, b.add(v.word(row_keys, inner.index), key_place))
+                row, key = entry(rows, inner.index, group)
+                row = b.add(row, point)
+                accumulate((v.load(row, narrow), v.load(v.at(row, width), narrow)), key)
             with v.loop(count) as inner:
-                digit = b.add(v.word(digits, inner.index), wide)
+                digit, key = entry(digits, inner.index, group)
+                digit = b.add(digit, wide)
                 x = inner_forward(v, v.load(digit), v.load(v.at(digit, 64)), twiddles, q2, negated)
-                accumulate(x, b.add(v.word(keys, inner.index), key_place))
+                accumulate(x, key)
             for component, out in enumerate((out0, out1)):
                 for half in (0, 1):
                     low, high = sums[4 * component + 2 * half : 4 * component + 2 * half + 2]
@@ -136,14 +146,14 @@ def _division(narrow: bool) -> Any:
         by: Value,
     ) -> None:
         b = v.b
-        q, q2, negated = v.moduli(v.word(constants, v.int(Q)))
-        roots, ratios = v.word(constants, v.int(ROOTS)), v.word(constants, v.int(ROOT_RATIOS))
-        factor, ratio = v.words(by, v.int(INVERSE)), v.words(by, v.int(INVERSE_RATIO))
-        adds = b.icmp_signed("!=", add, v.int(0))
+        q, q2, negated = v.moduli(v.word(constants, v.constant(Q)))
+        roots, ratios = v.word(constants, v.constant(ROOTS)), v.word(constants, v.constant(ROOT_RATIOS))
+        factor, ratio = v.words(by, v.constant(INVERSE)), v.words(by, v.constant(INVERSE_RATIO))
+        adds = b.icmp_signed("!=", add, v.constant(0))
         added, kept = b.select(adds, add, total), v.spread(b.sext(adds, add.type))
         with v.loop(groups) as loop:
             group = b.add(start, loop.index)
-            point, wide = b.mul(group, v.int(2 * width)), b.mul(group, v.int(128))
+            point, wide = b.mul(group, v.constant(2 * width)), b.mul(group, v.constant(128))
             twiddles = inner_twiddles(v, roots, ratios, degree, group)
             x = b.add(digit, wide)
             for half, value in enumerate(
@@ -163,31 +173,58 @@ _division_wide, _division_narrow = _division(False), _division(True)
 
 
 @compiled
-def switch_row(  # type: ignore[no-untyped-def]
-    variant, j, limbs, targets, n, lg, constants, coefficients, stride, rows, keys, out0, out1, scratch, batch
-):
+def _key_place(constants: Any, j: int, key: int, digits: int) -> Any:
+    """The address of modulus j in a key of so many digits: the special modulus stands behind theirs."""
+    behind = min(j, digits) if j == len(constants) - 1 else j
+    return key + 2 * digits * constants[behind, OFFSET]
+
+
+@compiled
+def _enter(listed: int, index: int, row: int, key: int, step: int) -> None:
+    """Write an entry of :func:`_inner_products`' lists."""
+    put(listed, 3 * index, row)
+    put(listed, 3 * index + 1, key)
+    put(listed, 3 * index + 2, step)
+
+
+@compiled
+def switch_row(
+    variant: Any,
+    j: int,
+    limbs: int,
+    targets: int,
+    n: int,
+    lg: int,
+    constants: Any,
+    coefficients: int,
+    stride: int,
+    rows: Any,
+    keys: Any,
+    out0: int,
+    out1: int,
+    scratch: int,
+    batch: int,
+) -> None:
     """Both sums under modulus j over all digits of all targets.
 
     Args:
         coefficients: address of the digits; those of target t stand ``t * stride`` behind.
         rows: addresses of the transformed targets.
-        keys: addresses of the targets' keys.
+        keys: address and digits of each target's key.
         scratch: room for ``batch`` working buffers and the lists of addresses.
         batch: digits transformed before each sweep, so that they stay in the cache.
     """
     c = constants[j]
     base = c[SELF]
     narrow = c[IS_NARROW]
-    digit_count = len(constants) - 1
-    point = 32 * (4 if narrow else 8)  # bytes of both components of a key on sixteen points
-    xs, ks, ys, yks = scratch, scratch + 8 * batch, scratch + 16 * batch, scratch + 16 * batch + 16
-    buffers = scratch + 4096
+    point = 32 * (4 if narrow else 8)  # bytes of both components of a key on a run of points
+    listed, digits, buffers = scratch, scratch + 2 * ENTRY, scratch + LISTS
     ready = 0
-    for t in range(targets):
-        if j < limbs:
-            put(ys, t, rows[t] + c[OFFSET])
-            put(yks, t, keys[t] + c[KEY_OFFSET] + j * point)
-            ready = targets
+    if j < limbs:
+        for t in range(targets):
+            place = _key_place(constants, j, keys[2 * t], keys[2 * t + 1])
+            _enter(listed, t, rows[t] + c[OFFSET], place + j * point, keys[2 * t + 1] * point)
+        ready = targets
     d, total, first = 0, limbs * targets, True
     while first or d < total:
         count = 0
@@ -201,8 +238,8 @@ def switch_row(  # type: ignore[no-untyped-def]
             reduce = other[Q] >= 4 * c[Q]
             source = coefficients + t * stride + other[OFFSET]
             forward_first(variant, source, other[IS_NARROW], buffer, n, c, reduce, 0)
-            put(xs, count, buffer)
-            put(ks, count, keys[t] + c[KEY_OFFSET] + i * point)
+            place = _key_place(constants, j, keys[2 * t], keys[2 * t + 1])
+            _enter(digits, count, buffer, place + i * point, keys[2 * t + 1] * point)
             count += 1
         keep = 0 if first else -1
         for b in range(8):
@@ -211,17 +248,30 @@ def switch_row(  # type: ignore[no-untyped-def]
             start, groups = b * (n >> 7), n >> 7
             if narrow:
                 _products_narrow(
-                    variant, count, xs, ks, ready, ys, yks, start, groups, digit_count * point, n, base, out0, out1, keep
+                    variant, count, digits, ready, listed, start, groups, n, base, out0, out1, keep
                 )
             else:
                 _products_wide(
-                    variant, count, xs, ks, ready, ys, yks, start, groups, digit_count * point, n, base, out0, out1, keep
+                    variant, count, digits, ready, listed, start, groups, n, base, out0, out1, keep
                 )
         first, ready = False, 0
 
 
 @compiled
-def divide_row(variant, j, divisor, n, lg, constants, divisions, coefficients, total, add, out, buffer):  # type: ignore[no-untyped-def]
+def divide_row(
+    variant: Any,
+    j: int,
+    divisor: int,
+    n: int,
+    lg: int,
+    constants: Any,
+    divisions: Any,
+    coefficients: int,
+    total: int,
+    add: int,
+    out: int,
+    buffer: int,
+) -> None:
     """``(total - coefficients) / divisor + add`` under modulus j.
 
     Args:
@@ -242,7 +292,9 @@ def divide_row(variant, j, divisor, n, lg, constants, divisions, coefficients, t
 
 
 @compiled
-def coefficient_row(variant, j, n, lg, constants, row, buffer, out, rounding):  # type: ignore[no-untyped-def]
+def coefficient_row(
+    variant: Any, j: int, n: int, lg: int, constants: Any, row: int, buffer: int, out: int, rounding: int
+) -> None:
     """A transformed row to coefficients, plus half the modulus if ``rounding``."""
     c = constants[j]
     inverse(variant, row, buffer, out, n, lg, c, c[HALF] if rounding else 0)

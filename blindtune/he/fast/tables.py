@@ -22,10 +22,10 @@ NARROW = 1 << 32
 Q, RATIO, TWO52, TWO52_RATIO, TWO104, TWO104_RATIO, HALF = range(7)
 # Addresses of the tables of roots, forward and inverse, each with its Shoup ratios.
 ROOTS, ROOT_RATIOS, INVERSE_ROOTS, INVERSE_ROOT_RATIOS = range(7, 11)
-# Byte offset of the modulus' row in a polynomial, whether its residues are narrow, offset in a key.
-OFFSET, IS_NARROW, KEY_OFFSET = range(11, 14)
+# Byte offset of the modulus' row in a polynomial, and whether its residues are narrow.
+OFFSET, IS_NARROW = range(11, 13)
 # The row's own address: emitted code reads constants by address.
-SELF = 14
+SELF = 13
 COLUMNS = 16
 
 # Columns for dividing by one modulus under another: inverse, its ratio, and minus half the divisor.
@@ -42,7 +42,6 @@ class Chain:
         constants: (moduli, COLUMNS).
         divisions: (divisor, modulus, DIVISION_COLUMNS).
         stride: bytes of a polynomial over all moduli.
-        key_bytes: bytes of one key-switching key.
     """
 
     def __init__(self, degree: int, moduli: tuple[int, ...]) -> None:
@@ -50,23 +49,27 @@ class Chain:
         count = len(moduli)
         self.constants = aligned((count, COLUMNS), np.int64)
         self.divisions = aligned((count, count, DIVISION_COLUMNS), np.int64)
-        offset = key_offset = 0
+        offset = 0
         for j, q in enumerate(moduli):
             wide = 4 if q < NARROW else 8
             c, d = (1 << 52) % q, (1 << 104) % q
             tables = roots(q, degree)
             row = [q, (1 << 52) // q, c, (c << 52) // q, d, (d << 52) // q, q >> 1]
             row += [table.ctypes.data for table in tables]
-            row += [offset, int(wide == 4), key_offset, self.constants[j].ctypes.data]
+            row += [offset, int(wide == 4), self.constants[j].ctypes.data]
             self.constants[j, : len(row)] = row
             offset += degree * wide
-            key_offset += 2 * (count - 1) * degree * wide
             for i, divisor in enumerate(moduli):
                 if i != j:
                     inverse = pow(divisor, -1, q)
-                    row = [inverse, (inverse << 52) // q, q - (divisor >> 1) % q, self.divisions[i, j].ctypes.data]
+                    row = [
+                        inverse,
+                        (inverse << 52) // q,
+                        q - (divisor >> 1) % q,
+                        self.divisions[i, j].ctypes.data,
+                    ]
                     self.divisions[i, j, : len(row)] = row
-        self.stride, self.key_bytes = offset, key_offset
+        self.stride = offset
 
     def bytes_of(self, limbs: int) -> int:
         """Bytes of a polynomial over the first ``limbs`` moduli."""
@@ -91,7 +94,7 @@ def roots(q: int, degree: int) -> tuple[Words, Words, Words, Words]:
     forward, inverse = powers[order], negated[order]
     whole = pow(degree, -1, q)
     inverse[0], inverse[1] = whole, int(inverse[1]) * whole % q
-    return tuple(  # type: ignore[return-value]
+    return tuple(
         _aligned_copy(table) for table in (forward, _ratios(forward, q), inverse, _ratios(inverse, q))
     )
 
@@ -109,7 +112,8 @@ def automorphism(element: int, degree: int) -> NDArray[np.int32]:
     """Where each residue of a transformed polynomial comes from under X -> X^element."""
     exponents = 2 * reversed_bits(degree) + 1
     order = reversed_bits(degree)
-    return _aligned_copy(order[((element * exponents) % (2 * degree)) >> 1].astype(np.int32))
+    table: NDArray[np.int32] = _aligned_copy(order[element * exponents % (2 * degree) >> 1].astype(np.int32))
+    return table
 
 
 def _powers(base: int, count: int, q: int) -> Words:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import ctypes
 import os
 from collections.abc import Sequence
-from functools import lru_cache
+from functools import cache
 from typing import Any
 
 # An idle thread of GNU OpenMP spins for milliseconds, on a processor that the others may need. This is a
@@ -19,16 +19,18 @@ if "OMP_WAIT_POLICY" not in os.environ:
 
 import numba
 import numpy as np
-from numba import carray, types
+from numba.np.numpy_support import carray
 from numpy.typing import NDArray
 
 from blindtune.he.fast.cache import cached
 from blindtune.he.fast.pointwise import combine_rows, scale_row, turn_row
 from blindtune.he.fast.products import CHUNK, product_chunk
-from blindtune.he.fast.switching import coefficient_row, divide_row, switch_row
 from blindtune.he.fast.storage import Buffer, Pool, aligned
+from blindtune.he.fast.switching import coefficient_row, divide_row, switch_row
 from blindtune.he.fast.tables import COLUMNS, DIVISION_COLUMNS, OFFSET, Chain
-from blindtune.he.fast.vector import call, compiled, fetch_add
+from blindtune.he.fast.vector import Variant, call, compiled, fetch_add, types
+
+_config: Any = numba.config
 
 # Kinds of phases.
 TURN, DIGITS, SUMS, LAST_ROWS, DIVIDE, ADD, SUBTRACT, SCALE, PRODUCTS = range(9)
@@ -50,9 +52,9 @@ TURN, DIGITS, SUMS, LAST_ROWS, DIVIDE, ADD, SUBTRACT, SCALE, PRODUCTS = range(9)
     TERMS,
     LEFTS,
     RIGHTS,
-    KEYS,  # and the second target's
+    KEYS,  # for each of two targets: address and digits
 ) = range(16)
-PARAMETERS = 17
+PARAMETERS = 19
 
 # Columns for each ciphertext of a job.
 (
@@ -73,7 +75,9 @@ OPERANDS = 12
 
 
 @compiled
-def _perform(variant, kind, task, p, x, constants, divisions, scratch):  # type: ignore[no-untyped-def]  # noqa: C901
+def _perform(
+    variant: Any, kind: int, task: int, p: Any, x: Any, constants: Any, divisions: Any, scratch: int
+) -> None:
     """One task of a phase. See :mod:`.engine` for how jobs are made."""
     n, lg, limbs, count, size = p[DEGREE], p[LOG_DEGREE], p[LIMBS], p[COUNT], p[SIZE]
     if kind == SUMS:
@@ -162,9 +166,18 @@ def _perform(variant, kind, task, p, x, constants, divisions, scratch):  # type:
             combine_rows(variant, kind == SUBTRACT, source, other, out, n, c)
 
 
-def _drain(  # type: ignore[no-untyped-def]
-    variant, kind, tasks, counter, parameters, operands, constants, moduli, divisions, scratch
-):
+def _drain(
+    variant: Any,
+    kind: int,
+    tasks: int,
+    counter: int,
+    parameters: Any,
+    operands: Any,
+    constants: Any,
+    moduli: int,
+    divisions: Any,
+    scratch: int,
+) -> None:
     """Take tasks until none is left."""
     p, x = carray(parameters, PARAMETERS), carray(operands, (1, OPERANDS))
     c, d = carray(constants, (moduli, COLUMNS)), carray(divisions, (moduli, moduli, DIVISION_COLUMNS))
@@ -175,20 +188,21 @@ def _drain(  # type: ignore[no-untyped-def]
         _perform(variant, kind, task, p, x, c, d, scratch)
 
 
-@lru_cache(maxsize=2)
-def _drain_function(variant: np.integer[Any]) -> Any:
+@cache
+def _drain_function(variant: Variant) -> Any:
     """:func:`_drain`, compiled for a variant, to be called by address.
 
     What numba compiles it compiles into every caller again; by address there is one copy.
     """
     whole, words = types.int64, types.CPointer(types.int64)
-    kind = types.void(
-        numba.typeof(variant), whole, whole, whole, words, words, words, whole, words, whole
-    )
+    tag = types.int8 if variant is Variant.IFMA else types.int16
+    kind = types.void(tag, whole, whole, whole, words, words, words, whole, words, whole)
     return cached(numba.cfunc, _drain, kind)
 
 
-def _phases(threads, drain, variant, phases, counters, job, scratch):  # type: ignore[no-untyped-def]
+def _phases(
+    threads: int, drain: int, variant: int, phases: Any, counters: int, job: Any, scratch: Any
+) -> None:
     """All phases, (kind, tasks) each, on ``threads`` threads; a phase waits for the one before.
 
     Args:
@@ -219,8 +233,8 @@ class Runner:
         threads: at most one for each processor that numba saw.
     """
 
-    def __init__(self, variant: np.integer[Any], threads: int, chain: Chain) -> None:
-        self.threads = max(1, min(threads, numba.config.NUMBA_NUM_THREADS))
+    def __init__(self, variant: Variant, threads: int, chain: Chain) -> None:
+        self.threads = max(1, min(threads, _config.NUMBA_NUM_THREADS))
         self._chain, self._drain = chain, _drain_function(variant).address
         self._tables = [chain.constants.ctypes.data, len(chain.moduli), chain.divisions.ctypes.data]
         self._pool, self._room = Pool(), 0

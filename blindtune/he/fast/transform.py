@@ -24,12 +24,14 @@ from blindtune.he.fast.tables import (
 from blindtune.he.fast.vector import Lanes, Value, compiled, emitted
 
 
-def _twiddles(v: Lanes, roots: Value, ratios: Value, index: Value, stages: int) -> list[list[tuple[Any, Any]]]:
+def _twiddles(
+    v: Lanes, roots: Value, ratios: Value, index: Value, stages: int
+) -> list[list[tuple[Any, Any]]]:
     """The roots of merged stages, each in every lane, for the butterfly group ``index``."""
     found = []
     for stage in range(stages):
-        first = v.b.shl(index, v.int(stage))
-        places = [v.b.add(first, v.int(u)) for u in range(1 << stage)]
+        first = v.b.shl(index, v.constant(stage))
+        places = [v.b.add(first, v.constant(u)) for u in range(1 << stage)]
         found.append([(v.words(roots, p), v.words(ratios, p)) for p in places])
     return found
 
@@ -40,8 +42,8 @@ def inner_twiddles(v: Lanes, roots: Value, ratios: Value, degree: Value, group: 
     for span, count in ((4, 2), (2, 4), (1, 8)):
         # A stage of span t uses the roots N/2t .. N/t - 1: for these coefficients, 8/t of them.
         shift = {4: 3, 2: 2, 1: 1}[span]
-        index = v.b.add(v.b.lshr(degree, v.int(shift)), v.b.mul(group, v.int(count)))
-        place = v.b.shl(index, v.int(3))
+        index = v.b.add(v.b.lshr(degree, v.constant(shift)), v.b.mul(group, v.constant(count)))
+        place = v.b.shl(index, v.constant(3))
         found[span] = tuple(v.repeated(v.b.add(table, place), count) for table in (roots, ratios))
     return found
 
@@ -74,9 +76,9 @@ def _outer_forward(stages: int, narrow: bool = False, reduce: bool = False) -> A
         twiddles = _twiddles(v, roots, ratios, index, stages)
         size = 1 << stages
         with v.loop(count) as loop:
-            offset = v.b.shl(loop.index, v.int(6))
-            places = [v.b.add(offset, v.b.mul(stride, v.int(r))) for r in range(size)]
-            half = [v.b.lshr(p, v.int(1)) if narrow else p for p in places]
+            offset = v.b.shl(loop.index, v.constant(6))
+            places = [v.b.add(offset, v.b.mul(stride, v.constant(r))) for r in range(size)]
+            half = [v.b.lshr(p, v.constant(1)) if narrow else p for p in places]
             a = [v.load(v.b.add(source, p), narrow) for p in half]
             if reduce:
                 a = [v.b.add(v.barrett(x, ratio, q), add) for x in a]
@@ -106,8 +108,8 @@ def _outer_inverse(stages: int) -> Any:
         twiddles = _twiddles(v, roots, ratios, index, stages)
         size = 1 << stages
         with v.loop(count) as loop:
-            offset = v.b.shl(loop.index, v.int(6))
-            places = [v.at(address, offset, v.b.mul(stride, v.int(r))) for r in range(size)]
+            offset = v.b.shl(loop.index, v.constant(6))
+            places = [v.at(address, offset, v.b.mul(stride, v.constant(r))) for r in range(size)]
             a = [v.load(p) for p in places]
             for stage in reversed(range(stages)):
                 _inverse_stage(v, a, stage, twiddles[stage], q2, negated)
@@ -117,7 +119,7 @@ def _outer_inverse(stages: int) -> Any:
     return emitted(inverse)
 
 
-def _inverse_stage(v: Lanes, a: list[Any], stage: int, twiddles: list[Any], q2: Value, negated: Value) -> None:
+def _inverse_stage(v: Lanes, a: list[Any], stage: int, twiddles: Any, q2: Value, negated: Value) -> None:
     h = len(a) >> (stage + 1)
     for u in range(1 << stage):
         for x in range(2 * u * h, 2 * u * h + h):
@@ -140,11 +142,11 @@ def _last_inverse(narrow: bool) -> Any:
     ) -> None:
         q, q2, negated = v.moduli(modulus)
         add = v.spread(add)
-        twiddles = _twiddles(v, roots, ratios, v.int(1), 3)
-        whole = v.words(roots, v.int(0)), v.words(ratios, v.int(0))
+        twiddles = _twiddles(v, roots, ratios, v.constant(1), 3)
+        whole = v.words(roots, v.constant(0)), v.words(ratios, v.constant(0))
         with v.loop(count) as loop:
-            offset = v.b.shl(loop.index, v.int(6))
-            places = [v.b.add(offset, v.b.mul(stride, v.int(r))) for r in range(8)]
+            offset = v.b.shl(loop.index, v.constant(6))
+            places = [v.b.add(offset, v.b.mul(stride, v.constant(r))) for r in range(8)]
             a = [v.load(v.b.add(source, p)) for p in places]
             for stage in (2, 1):
                 _inverse_stage(v, a, stage, twiddles[stage], q2, negated)
@@ -154,7 +156,7 @@ def _last_inverse(narrow: bool) -> Any:
                 a[x + 4] = v.shoup(apart, *twiddles[0][0], negated)
             for value, place in zip(a, places, strict=True):
                 value = v.within(v.b.add(v.within(value, q), add), q)
-                v.store(value, v.b.add(target, v.b.lshr(place, v.int(1)) if narrow else place), narrow)
+                v.store(value, v.b.add(target, v.b.lshr(place, v.constant(1)) if narrow else place), narrow)
 
     return emitted(inverse)
 
@@ -178,11 +180,11 @@ def _first_inverse(narrow: bool) -> Any:
         with v.loop(groups) as loop:
             group = v.b.add(start, loop.index)
             twiddles = inner_twiddles(v, roots, ratios, degree, group)
-            here = v.b.add(source, v.b.mul(group, v.int(2 * width)))
+            here = v.b.add(source, v.b.mul(group, v.constant(2 * width)))
             v0, v1 = v.load(here, narrow), v.load(v.at(here, width), narrow)
             for span in (1, 2, 4):
                 v0, v1 = v.stage(span, v0, v1, v.inverse, *twiddles[span], q2, negated)
-            there = v.b.add(target, v.b.mul(group, v.int(128)))
+            there = v.b.add(target, v.b.mul(group, v.constant(128)))
             v.store(v0, there)
             v.store(v1, v.at(there, 64))
 
@@ -198,7 +200,9 @@ _inner_wide, _inner_narrow = _first_inverse(False), _first_inverse(True)
 
 
 @compiled
-def forward_first(variant, source, narrow, target, n, c, reduce, add):  # type: ignore[no-untyped-def]
+def forward_first(
+    variant: Any, source: int, narrow: int, target: int, n: int, c: Any, reduce: int, add: int
+) -> None:
     """The first three stages, from a row of another modulus' residues to a working buffer.
 
     Args:
@@ -220,7 +224,7 @@ def forward_first(variant, source, narrow, target, n, c, reduce, add):  # type: 
 
 
 @compiled
-def forward_middle(variant, buffer, eighth, n, lg, c):  # type: ignore[no-untyped-def]
+def forward_middle(variant: Any, buffer: int, eighth: int, n: int, lg: int, c: Any) -> None:
     """The stages between the first three and the innermost three, on one eighth of the polynomial."""
     q, w, r = c[Q], c[ROOTS], c[ROOT_RATIOS]
     length = n >> 3
@@ -242,7 +246,7 @@ def forward_middle(variant, buffer, eighth, n, lg, c):  # type: ignore[no-untype
 
 
 @compiled
-def inverse(variant, source, buffer, target, n, lg, c, add):  # type: ignore[no-untyped-def]
+def inverse(variant: Any, source: int, buffer: int, target: int, n: int, lg: int, c: Any, add: int) -> None:
     """From a transformed row to a row of coefficients plus ``add``, both of the modulus' own width."""
     q, w, r = c[Q], c[INVERSE_ROOTS], c[INVERSE_ROOT_RATIOS]
     eighth = n >> 3
@@ -254,7 +258,7 @@ def inverse(variant, source, buffer, target, n, lg, c, add):  # type: ignore[no-
         base = buffer + b * eighth * 8
         done, left = 8, lg - 6
         while left > 0:
-            stages = 2 if left == 2 or left == 4 else 3  # noqa: PLR1714  numba: no set membership here
+            stages = 2 if left == 2 or left == 4 else 3
             length = done << stages
             blocks = eighth // length
             for g in range(blocks):

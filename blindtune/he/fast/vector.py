@@ -5,7 +5,7 @@ of the low or high 52 bits of a product. So the inner loops are emitted as LLVM 
 intrinsics, with two lowerings of that instruction, equal to the bit: the instruction itself, and one of
 32-bit multiplications, which any processor has. Everything else is generic LLVM.
 
-The variant travels as the *type* of every kernel's first argument (:data:`IFMA` or :data:`PORTABLE`), so
+The variant travels as the *type* of every kernel's first argument (:attr:`Variant.tag`), so
 one set of kernels serves both, in one process, and numba's cache tells them apart.
 
 Addresses are plain integers: numba's arrays know nothing of residues of four or eight bytes in one buffer.
@@ -15,20 +15,37 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Sequence
+from enum import Enum
 from typing import Any, TypeVar
 
 import numba
 import numpy as np
 from llvmlite import ir
-from numba.core import cgutils, types
+from numba import types as numba_types
+from numba.core import cgutils as numba_cgutils
 from numba.extending import intrinsic
 
 from blindtune.he.fast.cache import cached
 
+# numba's annotations know nothing of what its types do.
+types: Any = numba_types
+cgutils: Any = numba_cgutils
 F = TypeVar("F", bound=Callable[..., Any])
 
-IFMA, PORTABLE = np.int8(0), np.int16(0)
-"""The variants: one value each, of a type of its own."""
+
+class Variant(Enum):
+    """How kernels multiply."""
+
+    IFMA = "ifma"
+    """With AVX-512 IFMA's instructions."""
+    PORTABLE = "portable"
+    """With 32-bit multiplications."""
+
+    @property
+    def tag(self) -> np.integer[Any]:
+        """What stands for it in compiled code: a value whose type says it."""
+        return np.int8(0) if self is Variant.IFMA else np.int16(0)
+
 
 LANES = 8
 BITS = 52
@@ -65,24 +82,24 @@ class Lanes:
 
     # Scalars, addresses and memory
 
-    def int(self, value: int) -> Value:
+    def constant(self, value: int) -> Value:
         """An integer constant."""
         return ir.Constant(_I64, value)
 
-    def all(self, value: int) -> Value:
+    def every(self, value: int) -> Value:
         """A constant in every lane."""
         return ir.Constant(_V, [value] * LANES)
 
     def at(self, base: Value, *offsets: Value) -> Value:
         """``base`` plus byte offsets, constants allowed."""
         for offset in offsets:
-            base = self.b.add(base, self.int(offset) if isinstance(offset, int) else offset)
+            base = self.b.add(base, self.constant(offset) if isinstance(offset, int) else offset)
         return base
 
     def word(self, base: Value, index: Value) -> Value:
         """The 64-bit word number ``index`` at ``base``."""
-        index = self.int(index) if isinstance(index, int) else index
-        address = self.b.add(base, self.b.shl(index, self.int(3)))
+        index = self.constant(index) if isinstance(index, int) else index
+        address = self.b.add(base, self.b.shl(index, self.constant(3)))
         return self.b.load(self.b.inttoptr(address, _I64.as_pointer()))
 
     def spread(self, value: Value) -> Value:
@@ -127,7 +144,7 @@ class Lanes:
         base, result = self.b.inttoptr(address, kind.as_pointer()), ir.Constant(_V, ir.Undefined)
         for i in range(LANES):
             lane = ir.Constant(_I32, i)
-            index = self.b.and_(self.b.extract_element(indices, lane), self.int(LANES - 1))
+            index = self.b.and_(self.b.extract_element(indices, lane), self.constant(LANES - 1))
             found = self.b.load(self.b.gep(base, [index]))
             result = self.b.insert_element(result, self.b.zext(found, _I64) if narrow else found, lane)
         return result
@@ -150,20 +167,20 @@ class Lanes:
         if not self.portable:
             return self.b.call(self._function(_LOW, _V, [_V] * 3), [c, x, y])
         small, cross, _ = self._parts(x, y)
-        whole = self.b.add(small, self.b.shl(cross, self.all(26)))
-        return self.b.add(c, self.b.and_(whole, self.all(MASK)))
+        whole = self.b.add(small, self.b.shl(cross, self.every(26)))
+        return self.b.add(c, self.b.and_(whole, self.every(MASK)))
 
     def high(self, c: Value, x: Value, y: Value) -> Value:
         """``c`` plus ``x·y`` shifted right by 52 bits."""
         if not self.portable:
             return self.b.call(self._function(_HIGH, _V, [_V] * 3), [c, x, y])
         small, cross, large = self._parts(x, y)
-        carry = self.b.lshr(self.b.add(cross, self.b.lshr(small, self.all(26))), self.all(26))
+        carry = self.b.lshr(self.b.add(cross, self.b.lshr(small, self.every(26))), self.every(26))
         return self.b.add(c, self.b.add(large, carry))
 
     def _parts(self, x: Value, y: Value) -> tuple[Value, Value, Value]:
         """``x·y = small + 2^26 cross + 2^52 large``, by 26-bit halves: multiplications of 32 bits."""
-        b, mask, half = self.b, self.all((1 << 26) - 1), self.all(26)
+        b, mask, half = self.b, self.every((1 << 26) - 1), self.every(26)
         (x0, x1), (y0, y1) = ((b.and_(v, mask), b.lshr(v, half)) for v in (x, y))
         return b.mul(x0, y0), b.add(b.mul(x0, y1), b.mul(x1, y0)), b.mul(x1, y1)
 
@@ -174,19 +191,19 @@ class Lanes:
             ratio: floor(2^52 w / q).
             negated: 2^52 - q: a multiply-add that subtracts, modulo 2^52.
         """
-        zero = self.all(0)
+        zero = self.every(0)
         quotient = self.high(zero, y, ratio)
-        return self.b.and_(self.low(self.low(zero, y, w), quotient, negated), self.all(MASK))
+        return self.b.and_(self.low(self.low(zero, y, w), quotient, negated), self.every(MASK))
 
     def barrett(self, x: Value, ratio: Value, q: Value) -> Value:
         """``x mod q`` in [0, 2q) for x < 2^52; ``ratio`` = floor(2^52 / q)."""
-        zero = self.all(0)
+        zero = self.every(0)
         return self.b.sub(x, self.low(zero, self.high(zero, x, ratio), q))
 
     def moduli(self, q: Value) -> tuple[Value, Value, Value]:
         """q, 2q and 2^52 - q in every lane."""
         lanes = self.spread(q)
-        return lanes, self.b.add(lanes, lanes), self.b.sub(self.all(1 << BITS), lanes)
+        return lanes, self.b.add(lanes, lanes), self.b.sub(self.every(1 << BITS), lanes)
 
     def within(self, x: Value, *moduli: Value) -> Value:
         """Subtract each modulus once where it can be."""
@@ -256,8 +273,7 @@ def compiled(function: F) -> F:
     return made
 
 
-@intrinsic
-def fetch_add(typing_context: Any, address: Any, value: Any) -> Any:
+def _fetch_add(typing_context: Any, address: Any, value: Any) -> Any:
     """Add to a word that threads share; what it held before."""
 
     def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
@@ -267,8 +283,7 @@ def fetch_add(typing_context: Any, address: Any, value: Any) -> Any:
     return types.int64(types.int64, types.int64), generate
 
 
-@intrinsic
-def call(typing_context: Any, function: Any, arguments: Any) -> Any:
+def _call(typing_context: Any, function: Any, arguments: Any) -> Any:
     """Call a compiled function of eight-byte integers by its address, with a tuple of them."""
 
     def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
@@ -280,8 +295,7 @@ def call(typing_context: Any, function: Any, arguments: Any) -> Any:
     return types.void(types.int64, types.UniTuple(types.int64, len(arguments))), generate
 
 
-@intrinsic
-def put(typing_context: Any, address: Any, index: Any, value: Any) -> Any:
+def _put(typing_context: Any, address: Any, index: Any, value: Any) -> Any:
     """Write the word number ``index`` at ``address``."""
 
     def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
@@ -290,3 +304,8 @@ def put(typing_context: Any, address: Any, index: Any, value: Any) -> Any:
         return context.get_dummy_value()
 
     return types.void(types.int64, types.int64, types.int64), generate
+
+
+fetch_add: Any = intrinsic(_fetch_add)
+call: Any = intrinsic(_call)
+put: Any = intrinsic(_put)
