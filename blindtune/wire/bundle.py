@@ -1,7 +1,8 @@
 """Bundles: a directory with ``manifest.json`` and ``parts/``, written whole or not at all.
 
-A part is a frame of items (:mod:`blindtune.he.blob`): ``BTP1``, the number of items (u32), their sizes (u64 each), then
-the items, little endian. Reading checks names, counts, sizes and SHA-256 before anything is loaded.
+A part is a frame of items (:mod:`blindtune.he.blob`): ``BTP1``, the number of items (u32), their sizes
+(u64 each), then the items, little endian. Reading checks names, counts, sizes and SHA-256 before anything
+is loaded.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import os
 import shutil
 import struct
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from blindtune.errors import BundleError
@@ -129,18 +131,22 @@ class Bundle:
         return sum(p.size for p in self.manifest.parts)
 
     def verify(self, on_part: Callable[[int], None] = lambda _: None) -> None:
-        """Check every part's SHA-256.
+        """Check every part's SHA-256, several at a time.
 
         Raises:
             BundleError: a part was altered.
         """
-        for part in self.manifest.parts:
-            if file_sha256(self._path(part.name)) != part.sha256:
-                raise BundleError(
-                    f"part {part.name} was altered: its SHA-256 is not the manifest's",
-                    remedy="Copy or write the bundle again.",
-                )
-            on_part(part.size)
+        parts = self.manifest.parts
+        with ThreadPoolExecutor(min(len(parts), os.cpu_count() or 1)) as pool:
+            sums = pool.map(lambda part: file_sha256(self._path(part.name)), parts)
+            for part, found in zip(parts, sums, strict=True):
+                if found != part.sha256:
+                    pool.shutdown(cancel_futures=True)
+                    raise BundleError(
+                        f"part {part.name} was altered: its SHA-256 is not the manifest's",
+                        remedy="Copy or write the bundle again.",
+                    )
+                on_part(part.size)
 
     def open_part(self, name: str) -> Path:
         """The path of a listed part."""
