@@ -18,6 +18,7 @@ from blindtune.errors import InputError, RemoteError
 from blindtune.server.app import create_app
 from blindtune.server.queue import Queue
 from blindtune.server.store import Store
+from blindtune.server.warm import warming
 
 TOKEN = "BLINDTUNE_TOKEN"  # noqa: S105 - the name of a variable
 SHORTEST_TOKEN = 16
@@ -76,7 +77,7 @@ def serve(
             timeout_keep_alive=75,
             timeout_graceful_shutdown=5,
         )
-        with suppress(KeyboardInterrupt):
+        with warming(), suppress(KeyboardInterrupt):
             uvicorn.Server(config).run(sockets=[listening])
 
 

@@ -14,6 +14,7 @@ import signal
 import sys
 import threading
 import time
+from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,10 +25,9 @@ from blindtune.errors import BlindtuneError
 from blindtune.he.engine import Ciphertext, Ledger
 from blindtune.kernels import cost
 from blindtune.kernels.machine import this_machine
-from blindtune.kernels.training import Progress, Trainer
+from blindtune.kernels.training import Program, Progress, Trainer
 from blindtune.server.states import JobProgress
 from blindtune.server.store import Store
-from blindtune.wire.bundle import Bundle
 from blindtune.wire.study import check_study, dumped, load_engine, load_trainer, write_head
 
 PAUSE = 0.25
@@ -105,18 +105,22 @@ class Job:
         engine = load_engine(keys, self._cores)
         trainer = load_trainer(engine, layout, data, self._counter("load", total - keys.size))
         self._watch.sample()
+        planned = cost.count(layout, program, p)
         loaded = time.perf_counter()
-        engine.ledger = Ledger()
-        weights, steps = self._train(keys, trainer)
+        ledger = engine.ledger = Ledger()
+        weights, phases = self._train(trainer, program, planned)
         trained = time.perf_counter()
-        ledger = engine.ledger
         write_head(store.head(study), keys.manifest, dumped(trainer, weights))
         timing = {
             "cores": self._cores,
             "seconds_verifying": verified - start,
             "seconds_loading": loaded - verified,
             "seconds_training": trained - loaded,
-            "seconds_step": steps,
+            "seconds_predicted": this_machine().total(planned, p.ring_degree),
+            "phases": [
+                {"step": step, "phase": phase, "seconds": seconds}
+                for (step, phase), seconds in phases.items()
+            ],
             "seconds_operations": ledger.total_seconds,
             "peak_bytes": self._watch.peak,
             "operations": [
@@ -133,18 +137,23 @@ class Job:
         store.timing(study).write_text(json.dumps(timing, indent=1))
         store.states.finish(study)
 
-    def _train(self, keys: Bundle, trainer: Trainer) -> tuple[list[list[Ciphertext]], list[float]]:
-        program, ledger = keys.manifest.checked_program, trainer.engine.ledger
-        p = trainer.engine.parameters
+    def _train(
+        self, trainer: Trainer, program: Program, planned: Ledger
+    ) -> tuple[list[list[Ciphertext]], dict[tuple[int, str], float]]:
+        """The weights, and the seconds of each step's phases."""
+        ledger, ring_degree = trainer.engine.ledger, trainer.engine.parameters.ring_degree
         machine = this_machine()
-        planned = machine.total(cost.count(trainer.layout, program, p), p.ring_degree)
-        ends = [0.0] * program.steps
+        whole = machine.total(planned, ring_degree)
+        phases: defaultdict[tuple[int, str], float] = defaultdict(float)
         with self._watch.running():
-            start = time.perf_counter()
+            start = last = time.perf_counter()
 
             def on_progress(at: Progress) -> None:
-                seconds = ends[at.step - 1] = time.perf_counter() - start
-                share = machine.total(ledger, p.ring_degree) / planned
+                nonlocal last
+                now = time.perf_counter()
+                phases[at.step, at.phase] += now - last
+                last, seconds = now, now - start
+                share = machine.total(ledger, ring_degree) / whole
                 eta = max(0.0, seconds * (1 - share) / share)
                 operations: dict[str, int] = {}
                 for (name, _), count in ledger.counts.items():
@@ -157,7 +166,7 @@ class Job:
 
             weights = trainer.train(program, on_progress)
             self._watch.sample()
-        return weights, [b - a for a, b in zip([0.0, *ends], ends, strict=False)]
+        return weights, phases
 
     def _counter(self, phase: str, total: int) -> Progressing:
         return Progressing(self, phase, total)

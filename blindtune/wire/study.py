@@ -11,7 +11,7 @@ from pathlib import Path
 from blindtune.errors import BundleError, EngineError
 from blindtune.he.codec import conjugation_element, galois_element
 from blindtune.he.engine import Ciphertext, Engine
-from blindtune.he.seal import SealEngine
+from blindtune.he.engines import evaluation_engine
 from blindtune.kernels.layout import Layout
 from blindtune.kernels.training import Trainer
 from blindtune.wire.bundle import Bundle, write_bundle
@@ -53,7 +53,7 @@ def load_engine(keys: Bundle, cores: int = 1) -> Engine:
     elements = [galois_element(r, p.ring_degree) for r in wanted.rotations]
     elements.append(conjugation_element(p.ring_degree))
     galois = dict(zip(elements, keys.items("galois"), strict=True))
-    return SealEngine(p, wanted, next(keys.items("relinearisation")), galois)
+    return evaluation_engine(p, wanted, next(keys.items("relinearisation")), galois, cores=cores)
 
 
 def load_trainer(
