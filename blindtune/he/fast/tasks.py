@@ -200,10 +200,10 @@ def _drain_function(variant: Variant) -> Any:
     return cached(numba.cfunc, _drain, kind)
 
 
-def _phases(
-    threads: int, drain: int, variant: int, phases: Any, counters: int, job: Any, scratch: Any
+def _on_this_thread(
+    drain: int, variant: int, phases: Any, counters: int, job: Any, scratch: Any
 ) -> None:
-    """All phases, (kind, tasks) each, on ``threads`` threads; a phase waits for the one before.
+    """All phases, (kind, tasks) each, one after the other.
 
     Args:
         drain: address of the compiled :func:`_drain`.
@@ -213,15 +213,20 @@ def _phases(
     """
     for phase in range(len(phases)):
         kind, tasks, counter = phases[phase, 0], phases[phase, 1], counters + 64 * phase
-        for thread in numba.prange(threads):
-            call(
-                drain,
-                (variant, kind, tasks, counter, job[0], job[1], job[2], job[3], job[4], scratch[thread]),
-            )
+        call(drain, (variant, kind, tasks, counter, job[0], job[1], job[2], job[3], job[4], scratch[0]))
 
 
-_on_this_thread = cached(numba.njit, _phases, nogil=True)
-_on_threads = cached(numba.njit, _phases, nogil=True, parallel=True)
+def _on_threads(drain: int, variant: int, phases: Any, counters: int, job: Any, scratch: Any) -> None:
+    """The same on as many threads as ``scratch`` has entries; a phase waits for the one before."""
+    for phase in range(len(phases)):
+        kind, tasks, counter = phases[phase, 0], phases[phase, 1], counters + 64 * phase
+        for t in numba.prange(len(scratch)):
+            call(drain, (variant, kind, tasks, counter, job[0], job[1], job[2], job[3], job[4], scratch[t]))
+
+
+# numba's cache knows a function by its name alone, whatever the options: hence two.
+_run_on_this_thread = cached(numba.njit, _on_this_thread, nogil=True)
+_run_on_threads = cached(numba.njit, _on_threads, nogil=True, parallel=True)
 
 
 class Runner:
@@ -264,8 +269,8 @@ class Runner:
                 ctypes.memset(buffer.address, 0, room)
         counters, listed = aligned((len(phases), 8), np.int64), np.array(phases, np.int64)
         job = np.array([p.ctypes.data, x.ctypes.data, *self._tables], np.int64)
-        run = _on_this_thread
+        run = _run_on_this_thread
         if self.threads > 1:
-            run = _on_threads
+            run = _run_on_threads
             numba.set_num_threads(self.threads)
-        run(self.threads, self._drain, 0, listed, counters.ctypes.data, job, self._scratch)
+        run(self._drain, 0, listed, counters.ctypes.data, job, self._scratch)
