@@ -1,6 +1,7 @@
 # make setup   .venv with the locked versions (once)
 # make test    all checks and all tests
 # make demo    the whole path on synthetic scans, offline, into ./demo
+# make bench   the benchmark suite, into docs/benchmarks.md (two hours; parts: BENCH="--parts real")
 #
 # Other interpreter or place: make setup PYTHON=python3.12 VENV=/tmp/venv
 
@@ -23,7 +24,7 @@ ONE_THREAD := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help setup test lint demo lock wheel clean
+.PHONY: help setup test lint demo bench lock wheel clean
 
 help:
 	@sed -n '1,/^$$/s/^# \{0,1\}//p' Makefile
@@ -58,6 +59,9 @@ test: lint
 demo: setup
 	rm -rf demo
 	HF_HUB_OFFLINE=1 $(BIN)/blindtune demo --out demo
+
+bench: setup
+	$(BIN)/python -m benchmarks.suite $(BENCH)
 
 # Keeps the versions in the lock unless pyproject.toml calls for others. For newer ones: make lock UPGRADE=1
 lock: setup

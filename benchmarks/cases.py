@@ -14,7 +14,8 @@ from benchmarks.commands import blindtune, server
 
 ENCRYPTED, CLEAR, CONVERGED = "encrypted", "same steps in clear", "converged plaintext"
 UNCALIBRATED, BALANCED = "encrypted, uncalibrated", "converged plaintext, balanced"
-HEADS = (ENCRYPTED, UNCALIBRATED, CLEAR, CONVERGED, BALANCED)
+START = "start in clear, nothing encrypted"
+HEADS = (START, ENCRYPTED, UNCALIBRATED, CLEAR, CONVERGED, BALANCED)
 
 HETAL = {"mnist": 3442, "cifar10": 3114, "dermamnist": 1137, "snips": 1264, "facemask": 567}
 """Seconds of encrypted training that HETAL published (ICML 2023, one GPU, 768 features, N = 2^16)."""
@@ -116,6 +117,7 @@ def measure(name: str, case: Case, shared: Path, work: Path) -> dict[str, Any]:
             for k in ("accuracy", "roc_auc", "mcc")
         }
         for head in HEADS
+        if head in report["heads"]
     }
     return {
         "synthetic": case.real is None,

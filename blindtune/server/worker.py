@@ -135,6 +135,8 @@ class Job:
             ],
         }
         store.timing(study).write_text(json.dumps(timing, indent=1))
+        # From here on the queue may end this process at any moment of its shutdown.
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
         store.states.finish(study)
 
     def _train(
