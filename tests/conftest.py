@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from blindtune.he.secret import SecretKey
 from blindtune.kernels.layout import Layout
-from blindtune.kernels.packing import pack_block, pack_lanes, rotate_target, unpack_weights
+from blindtune.kernels.packing import pack_block, pack_lanes, unpack_weights
 from blindtune.kernels.training import Program, Trainer
 from blindtune.params import Parameters
 from blindtune.plan import insecure_test_parameters
@@ -66,35 +66,34 @@ class Study:
         )
 
     def dense(self) -> Floats:
-        """The head (columns, K) that gradient descent gives, in plain numpy."""
-        w = np.zeros((self.x.shape[1], self.y.shape[1]))
+        """The head (columns, K) that gradient descent with momentum gives, in plain numpy."""
+        w = before = np.zeros((self.x.shape[1], self.y.shape[1]))
         for step in range(self.program.steps):
             u = 2 * self.x @ w
             chosen = self.program.sets[step]
             value = sum(c * u ** (2 * k + 1) for k, c in enumerate(self.sets[chosen]))
             # A rate of the set's own: sets stand for steps with other learning rates.
             residual = (1 + 0.1 * chosen) * self.s * (self.y - value)
-            w = (self.program.retain[step] if step else 1.0) * w + self.x.T @ residual
+            momentum = self.program.momentum[step] if self.program.momentum else 0.0
+            after = self.program.retain[step] * w + momentum * (w - before) + self.x.T @ residual
+            before, w = w, after
         return w
 
-    def encrypted(
-        self, encrypt: Callable[[NDArray[Any]], Any]
-    ) -> tuple[dict[Any, Any], dict[Any, Any], dict[Any, Any]]:
-        """The ciphertexts that a trainer takes: dataset, residuals, and the first one's rotations."""
-        layout, data, residuals, targets = self.layout, {}, {}, {}
+    def encrypted(self, encrypt: Callable[[NDArray[Any]], Any]) -> tuple[dict[Any, Any], dict[Any, Any]]:
+        """The ciphertexts that a trainer takes: dataset and residuals."""
+        layout, data, residuals = self.layout, {}, {}
         for i in range(layout.row_blocks):
             rows = slice(i * layout.rows, (i + 1) * layout.rows)
             for key, values in pack_block(self.x[rows], layout):
                 data[(i, *key)] = encrypt(values)
             for k in range(layout.weight_blocks):
                 heads = slice(k * layout.lanes, (k + 1) * layout.lanes)
-                first = pack_lanes((self.s * self.y)[rows, heads], layout)
-                targets[k, i] = [encrypt(v) for v in rotate_target(first, layout)]
                 for number, coefficients in enumerate(self.sets):
                     weights = (1 + 0.1 * number) * self.s
                     terms = [weights * self.y, *(weights * c for c in coefficients)]
-                    residuals[number, k, i] = [encrypt(pack_lanes(t[rows, heads], layout)) for t in terms]
-        return data, residuals, targets
+                    used = terms[: self.program.terms]
+                    residuals[number, k, i] = [encrypt(pack_lanes(t[rows, heads], layout)) for t in used]
+        return data, residuals
 
     def trainer(self, engine: Any, encrypt: Callable[[NDArray[Any]], Any]) -> Trainer:
         """A trainer over this study's ciphertexts."""

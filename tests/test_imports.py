@@ -73,7 +73,7 @@ import numpy as np
 import blindtune.plan, blindtune.kernels.training, blindtune.he.clear, blindtune.he.seal
 from blindtune.errors import MissingPackageError
 from blindtune.models.heads import logistic
-print(blindtune.plan.plan(100, 9, 1, logistic(), cores=1).parameters.ring_degree)
+print(blindtune.plan.plan(100, 9, 1, logistic()).parameters.ring_degree)
 try:
     blindtune.he.seal.sealapi()
 except MissingPackageError as error:

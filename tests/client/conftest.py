@@ -16,12 +16,11 @@ from blindtune.client.prepare import prepare
 from blindtune.client.study import StudyDirectory
 from blindtune.he.secret import SecretKey
 from blindtune.imaging import Embeddings
-from blindtune.kernels.executor import SerialExecutor
-from blindtune.kernels.training import train
-from blindtune.models.heads import Head, head_for
+from blindtune.models.builtin import head_for
+from blindtune.models.heads import Head
 from blindtune.plan import insecure_test_parameters
-from blindtune.wire.bundle import Bundle, write_bundle
-from blindtune.wire.study import check_study, load_engine, load_trainer
+from blindtune.wire.bundle import Bundle
+from blindtune.wire.study import check_study, dumped, load_engine, load_trainer, write_head
 
 LEVELS = 5
 """For two steps of degree 3."""
@@ -54,9 +53,7 @@ def run_training(keys: Path, data: Sequence[Path], head: Path, **changed: Any) -
     manifest = opened[0].manifest
     program = replace(manifest.checked_program, **changed)
     trainer = load_trainer(engine, layout, opened[1:])
-    weights = train(SerialExecutor(trainer), layout, program, engine.parameters.levels)
-    flat = [engine.dump(handle) for block in weights for handle in block]
-    write_bundle(head, manifest.model_copy(update={"kind": "head", "parts": []}), [("weights", flat)])
+    write_head(head, manifest, dumped(trainer, trainer.train(program)))
 
 
 @pytest.fixture(scope="session")

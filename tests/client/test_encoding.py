@@ -8,11 +8,11 @@ import pytest
 from blindtune.client.encoding import Scaling, decode, encode
 from blindtune.errors import InputError
 from blindtune.he.clear import ClearEngine
-from blindtune.kernels.executor import SerialExecutor
 from blindtune.kernels.layout import Layout
-from blindtune.kernels.training import Trainer, train
-from blindtune.models.heads import logistic, one_vs_rest, ridge
+from blindtune.kernels.training import Trainer
+from blindtune.models.heads import Encoded, logistic, one_vs_rest, ridge
 from blindtune.models.rehearsal import rehearse
+from blindtune.models.softmax import softmax
 from blindtune.params import ParametersLiteral
 from blindtune.plan import insecure_test_parameters
 from blindtune.wire.manifest import (
@@ -27,7 +27,7 @@ ROWS, COLUMNS = 300, 11
 
 
 def study(head, outputs, seed=0):
-    """Whitened features with a bias, targets and weights."""
+    """Whitened features with a bias, and what is encrypted beside them; a softmax head starts somewhere."""
     rng = np.random.default_rng(seed)
     x = np.hstack([rng.normal(size=(ROWS, COLUMNS - 1)), np.ones((ROWS, 1))])
     plane = x @ rng.normal(size=(COLUMNS, outputs)) + rng.normal(size=(ROWS, outputs))
@@ -37,10 +37,11 @@ def study(head, outputs, seed=0):
         "multilabel": (plane > 0.5).astype(int),
         "regression": plane,
     }[head.kind]
-    return x, *head.encode(labels, outputs)
+    offset = 0.3 * plane if head.name == "softmax" else None
+    return x, head.encode(labels, outputs, offset)
 
 
-def trained(head, outputs, layout, x, y, s):
+def trained(head, outputs, layout, x, encoded):
     """The head (columns, K) from encoded slots on the clear engine."""
     scaling = Scaling(head.interval, head.learning_rates[0], ROWS)
     program = head.program
@@ -48,7 +49,7 @@ def trained(head, outputs, layout, x, y, s):
     parameters = ParametersLiteral(1024, program.levels, 50, 58, 58, security=0).checked()
     engine = ClearEngine(parameters, layout.keys())
     data, residuals = {}, {}
-    for name, vectors in encode(x, y, s, head, layout, scaling):
+    for name, vectors in encode(x, encoded, head, layout, scaling):
         kind, *numbers = name.split("-")
         places = tuple(map(int, numbers))
         if kind == "data":
@@ -59,7 +60,7 @@ def trained(head, outputs, layout, x, y, s):
             largest = max(np.abs(v).max() for v in vectors)
             assert largest < 60
     trainer = Trainer(engine, layout, data, residuals)
-    weights = train(SerialExecutor(trainer), layout, program, parameters.levels)
+    weights = trainer.train(program)
     slots = [engine.decrypt(c) for block in weights for c in block]
     return decode(slots, layout, scaling, COLUMNS, outputs)
 
@@ -82,6 +83,10 @@ BLOCKS = Layout(512, 2, (8,), 4, 2, 2)
         (ridge(), 2, LANES),
         (ridge("binary", learning_rates=(0.9, 0.5, 0.9)), 1, SINGLE),
         (ridge("multiclass", decay=0.2), 3, BLOCKS),
+        (logistic(learning_rates=(2.0, 2.0, 2.0), momentum=0.5), 1, SINGLE),
+        (ridge(learning_rates=(0.9,) * 4, momentum=0.3, decay=0.1), 2, LANES),
+        (softmax(learning_rates=(2.0,) * 4), 4, LANES),
+        (softmax(learning_rates=(2.0,) * 4, interval=3.0), 3, BLOCKS),
     ],
     ids=[
         "logistic",
@@ -94,21 +99,26 @@ BLOCKS = Layout(512, 2, (8,), 4, 2, 2)
         "ridge",
         "ridge-binary",
         "ridge-multiclass",
+        "momentum",
+        "momentum-and-decay",
+        "softmax",
+        "softmax-scaled",
     ],
 )
 def test_training_is_the_same_as_in_clear(head, outputs, layout):
-    x, y, s = study(head, outputs)
-    wanted = rehearse(x, y, s, head)
+    x, encoded = study(head, outputs)
+    wanted = rehearse(x, encoded, head)
     assert wanted.inside(head)
-    found = trained(head, outputs, layout, x, y, s)
+    found = trained(head, outputs, layout, x, encoded)
     np.testing.assert_allclose(found, wanted.weights, atol=2e-5 * np.abs(wanted.weights).max())
 
 
-def test_parts_are_the_ones_that_the_manifest_expects():
-    head = logistic(learning_rates=(4.0, 2.0), degree=3)
-    x, y, s = study(head, 1)
+@pytest.mark.parametrize("rates", [(4.0,), (4.0, 4.0), (4.0, 2.0)])
+def test_parts_are_the_ones_that_the_manifest_expects(rates):
+    head = logistic(learning_rates=rates, degree=3)
+    x, encoded = study(head, 1)
     layout = Layout(512, 2, (4, 2), 2, 2, 1)
-    found = {name: len(vectors) for name, vectors in encode(x, y, s, head, layout, Scaling(12, 4.0, ROWS))}
+    found = {name: len(v) for name, v in encode(x, encoded, head, layout, Scaling(12, 4.0, ROWS))}
     parameters = insecure_test_parameters(head.program.levels, ring_degree=1024)
     manifest = Manifest(
         kind="data",
@@ -128,26 +138,32 @@ def test_parts_are_the_ones_that_the_manifest_expects():
 class TestRefused:
     head = logistic()
 
-    def parts(self, x, y, s, layout=SINGLE):
-        return list(encode(x, y, s, self.head, layout, Scaling(12, 4.0, ROWS)))
+    def parts(self, x, y, c, layout=SINGLE):
+        return list(encode(x, Encoded(y, c), self.head, layout, Scaling(12, 4.0, ROWS)))
+
+    def matrices(self):
+        x, encoded = study(self.head, 1)
+        return x, encoded.targets, encoded.coefficients
 
     def test_unequal_rows(self):
-        x, y, s = study(self.head, 1)
+        x, y, c = self.matrices()
         with pytest.raises(InputError, match="differ in rows"):
-            self.parts(x[:-1], y, s)
+            self.parts(x[:-1], y, c)
         with pytest.raises(InputError, match="differ in rows"):
-            self.parts(x, y, s[:-1])
+            self.parts(x, y, c[:, :-1])
+        with pytest.raises(InputError, match="differ in rows or outputs"):
+            self.parts(x, np.hstack([y, y]), c)
 
     def test_too_large_for_the_layout(self):
-        x, y, s = study(self.head, 1)
+        x, y, c = self.matrices()
         with pytest.raises(InputError, match="300 rows and 1 outputs do not fit"):
-            self.parts(x, y, s, Layout(512, 2, (4, 2), 2, 1, 1))
+            self.parts(x, y, c, Layout(512, 2, (4, 2), 2, 1, 1))
         with pytest.raises(InputError, match="300 rows and 2 outputs do not fit"):
-            self.parts(x, np.hstack([y, y]), np.hstack([s, s]))
+            self.parts(x, np.hstack([y, y]), np.dstack([c, c]))
 
     @pytest.mark.parametrize("which", [0, 1, 2])
     def test_not_finite(self, which):
-        matrices = list(study(self.head, 1))
-        matrices[which][5, 0] = np.nan
+        matrices = list(self.matrices())
+        matrices[which][..., 5, 0] = np.nan
         with pytest.raises(InputError, match="not finite"):
             self.parts(*matrices)

@@ -14,7 +14,8 @@ from blindtune.client.prepare import prepare
 from blindtune.client.study import StudyDirectory
 from blindtune.errors import BundleError, KeyFileError
 from blindtune.he.secret import SecretKey
-from blindtune.models.heads import head_for, one_vs_rest, ridge
+from blindtune.models.builtin import head_for
+from blindtune.models.heads import Encoded, one_vs_rest, ridge
 from blindtune.models.rehearsal import rehearse
 from blindtune.models.whitening import Whitening
 from blindtune.plan import insecure_test_parameters, plan
@@ -28,7 +29,7 @@ def test_two_members_equal_the_pooled_training(tmp_path, draw_embeddings, train_
     north, south = draw_embeddings(1100, seed=1), draw_embeddings(400, seed=2)
     whitening = Whitening.fit(np.vstack([north.features, south.features]), 5, 0.1, "both")
     x = {"north": whitening.apply(north.features), "south": whitening.apply(south.features)}
-    y, s = head.encode(np.concatenate([north.labels, south.labels]), 3)
+    pooled = head.encode(np.concatenate([north.labels, south.labels]), 3)
     planned = plan(1500, 6, 3, head, member_rows=(1100, 400), parameters=key.parameters, lanes=1)
     assert (planned.layout.row_blocks, planned.layout.weight_blocks) == (3, 3)
     scaling = Scaling(head.interval, 4.0, 1500)
@@ -36,7 +37,8 @@ def test_two_members_equal_the_pooled_training(tmp_path, draw_embeddings, train_
     write_keys(tmp_path / "keys", key, manifest)
     for member, rows in (("north", slice(0, 1100)), ("south", slice(1100, 1500))):
         own = base_manifest("data", ("5" * 32, members, member), key, planned.layout, planned.program)
-        write_data(tmp_path / member, key, own, (x[member], y[rows], s[rows]), head, scaling)
+        part = Encoded(pooled.targets[rows], pooled.coefficients[:, rows])
+        write_data(tmp_path / member, key, own, (x[member], part), head, scaling)
     assert Bundle(tmp_path / "north", insecure=True).manifest.layout.row_blocks == 2
     with pytest.raises(BundleError, match="differ"):
         train_bundles(tmp_path / "keys", [tmp_path / "north"], tmp_path / "head")
@@ -44,7 +46,7 @@ def test_two_members_equal_the_pooled_training(tmp_path, draw_embeddings, train_
     train_bundles(tmp_path / "keys", [tmp_path / "south", tmp_path / "north"], tmp_path / "head")
     items = Bundle(tmp_path / "head", insecure=True).items("weights")
     found = decode([key.decrypt(key.load(i)) for i in items], planned.layout, scaling, 6, 3)
-    wanted = rehearse(np.vstack([x["north"], x["south"]]), y, s, head).weights
+    wanted = rehearse(np.vstack([x["north"], x["south"]]), pooled, head).weights
     np.testing.assert_allclose(found, wanted, atol=0.01 * np.abs(wanted).max())
 
 
@@ -60,7 +62,7 @@ def test_heads_without_classes(tmp_path, draw_embeddings, train_bundles, head, o
     x = whitening.apply(features)
     plane = x @ rng.normal(size=(6, outputs)) + 0.1 * rng.normal(size=(200, outputs))
     labels = plane / plane.std() if head.kind == "regression" else (plane > 0).astype(int)
-    y, s = head.encode(labels, outputs)
+    encoded = head.encode(labels, outputs)
     key = SecretKey.generate(insecure_test_parameters(head.program.levels))
     planned = plan(200, 6, outputs, head, parameters=key.parameters)
     scaling = Scaling(head.interval, head.learning_rates[0], 200)
@@ -69,11 +71,11 @@ def test_heads_without_classes(tmp_path, draw_embeddings, train_bundles, head, o
         if kind == "keys":
             write_keys(tmp_path / kind, key, manifest)
         else:
-            write_data(tmp_path / kind, key, manifest, (x, y, s), head, scaling)
+            write_data(tmp_path / kind, key, manifest, (x, encoded), head, scaling)
     train_bundles(tmp_path / "keys", [tmp_path / "data"], tmp_path / "head")
     items = Bundle(tmp_path / "head", insecure=True).items("weights")
     found = decode([key.decrypt(key.load(i)) for i in items], planned.layout, scaling, 6, outputs)
-    wanted = rehearse(x, y, s, head).weights
+    wanted = rehearse(x, encoded, head).weights
     np.testing.assert_allclose(found, wanted, atol=0.01 * np.abs(wanted).max())
 
 

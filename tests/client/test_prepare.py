@@ -9,7 +9,7 @@ import pytest
 
 from blindtune.client.prepare import accuracy, default_directions, outputs_of, prepare
 from blindtune.errors import InputError, PlanError
-from blindtune.models.heads import head_for
+from blindtune.models.builtin import head_for
 from blindtune.plan import insecure_test_parameters
 
 SMALL = {"parameters": insecure_test_parameters(5), "directions": [5]}

@@ -29,7 +29,9 @@ def test_counts_are_those_of_a_run(
 ) -> None:
     layout = data.draw(layouts())
     degree = data.draw(st.sampled_from([1, 3, 5, 7]))
-    program = Program(3, degree, (0, 1, 0), data.draw(st.sampled_from([(1.0,) * 3, (1.0, 0.9, 0.0)])))
+    retain = data.draw(st.sampled_from([(1.0,) * 3, (1.0, 0.9, 0.0)]))
+    momentum = data.draw(st.sampled_from([(), (0.0, 0.25, 0.4)]))
+    program = Program(3, degree, (0, 1, 0), retain, momentum)
     heads = layout.lanes * layout.weight_blocks
     study = draw_study(layout, program, (layout.rows * layout.row_blocks, layout.columns, heads), 0)
     e = clear_engine(layout)
@@ -50,10 +52,9 @@ def test_counts_are_those_of_an_encrypted_run(tiny_key: SecretKey, draw_study: A
 def test_uploads_are_those_of_a_study(draw_study: Any) -> None:
     layout = Layout(512, 4, (8, 4), 4, 2, 2)
     study = draw_study(layout, PROGRAM, (200, 20, 8), 0)
-    data, residuals, targets = study.encrypted(lambda v: v)
+    data, residuals = study.encrypted(lambda v: v)
     assert len(data) == layout.data_ciphertexts
-    sent = [*residuals.values(), *targets.values()]
-    assert sum(map(len, sent)) == cost.residual_ciphertexts(layout, PROGRAM)
+    assert sum(map(len, residuals.values())) == cost.residual_ciphertexts(layout, PROGRAM)
 
 
 def test_memory_of_a_ciphertext_and_of_keys(tiny: Parameters) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import pytest
 from hypothesis import given
@@ -11,8 +9,7 @@ from hypothesis import strategies as st
 
 from blindtune.errors import InputError
 from blindtune.kernels.layout import Layout
-from blindtune.kernels.packing import pack_block, pack_lanes, rotate_target, unpack_weights
-from blindtune.kernels.products import giant_steps
+from blindtune.kernels.packing import pack_block, pack_lanes, unpack_weights
 
 
 @given(st.data())
@@ -74,15 +71,3 @@ def test_unpacking_averages_the_periods(layouts: object, data: st.DataObject) ->
 def test_unpacking_needs_every_column_block() -> None:
     with pytest.raises(ValueError, match="zip"):
         unpack_weights([np.zeros(32, complex)], Layout(32, 1, (4, 4), 2, 1, 1))
-
-
-@given(data=st.data())
-def test_rotated_targets_are_the_giant_steps(layouts: Any, clear_engine: Any, data: st.DataObject) -> None:
-    layout = data.draw(layouts())
-    packed = np.random.default_rng(2).normal(size=layout.slots) + 0j
-    engine = clear_engine(layout)
-    rotations = giant_steps(engine, layout, [[engine.encrypt(packed)]])[0][0]
-    found = list(rotate_target(packed, layout))
-    assert len(found) == len(rotations) == max(layout.giants)
-    for ours, theirs in zip(found, rotations, strict=True):
-        np.testing.assert_array_equal(ours, engine.decrypt(theirs))

@@ -18,6 +18,7 @@ from blindtune.kernels.training import Program, Progress, Trainer
 from blindtune.params import Parameters, ParametersLiteral
 
 RETAIN = st.sampled_from([1.0, 0.9, 0.5, 0.0, -0.25])
+MOMENTUM = st.sampled_from([0.0, 0.25, 0.5, 1.0])
 
 
 @st.composite
@@ -25,7 +26,8 @@ def programs(draw: Any) -> Program:
     steps, degree = draw(st.integers(1, 4)), draw(st.sampled_from([1, 3, 5, 7]))
     sets = [0, *draw(st.lists(st.integers(0, 2), min_size=steps - 1, max_size=steps - 1))]
     retain = draw(st.lists(RETAIN, min_size=steps, max_size=steps))
-    return Program(steps, degree, tuple(sets), tuple(retain))
+    momentum = draw(st.one_of(st.just([]), st.lists(MOMENTUM, min_size=steps, max_size=steps)))
+    return Program(steps, degree, tuple(sets), tuple(retain), tuple(momentum))
 
 
 @settings(max_examples=40)
@@ -56,6 +58,11 @@ def test_any_study_in_clear_slots(
         (Layout(512, 1, (8,), 4, 2, 1), Program(3, 3, (0, 0, 0), (1.0, 1.0, 1.0)), (700, 16, 1)),
         (Layout(512, 128, (4,), 2, 1, 2), Program(2, 5, (0, 0), (1.0, 0.5)), (4, 5, 200)),
         (Layout(512, 4, (8, 4, 4), 2, 1, 1), Program(3, 1, (0, 0, 0), (1.0, 0.0, 1.0)), (100, 32, 3)),
+        (
+            Layout(512, 2, (8, 4), 2, 1, 2),
+            Program(4, 1, (0, 1, 0, 1), (1.0, 1.0, 0.9, 1.0), (0.0, 0.25, 0.4, 0.5)),
+            (200, 20, 3),
+        ),
     ],
 )
 def test_studies_encrypted(
@@ -103,6 +110,14 @@ def test_a_program_says_its_levels() -> None:
     assert Program(3, 7, (0, 0, 0), (1.0,) * 3).levels == 11
     assert Program(4, 3, (0,) * 4, (1.0,) * 4).levels == 13
     assert Program(1, 7, (0,), (1.0,)).levels == 1
+    assert Program(4, 1, (0,) * 4, (1.0,) * 4, (0.0, 0.25, 0.4, 0.5)).levels == 10
+
+
+def test_a_program_says_how_many_ciphertexts_a_residual_takes() -> None:
+    for degree, terms in ((1, 2), (3, 3), (5, 4), (7, 5)):
+        assert Program(2, degree, (0, 0), (1.0, 1.0)).terms == terms
+        # No second step, no polynomial.
+        assert Program(1, degree, (0,), (1.0,)).terms == 1
 
 
 @pytest.mark.parametrize(
@@ -116,6 +131,8 @@ def test_a_program_says_its_levels() -> None:
         (1, 7, (-1,), (1.0,)),
         (1, 7, (1,), (1.0,)),
         (2, 7, (1, 0), (1.0, 1.0)),
+        (2, 7, (0, 0), (1.0, 1.0), (0.5,)),
+        (2, 7, (0, 0), (1.0, 1.0), (0.0, 0.5, 0.5)),
     ],
 )
 def test_programs_that_cannot_be(numbers: tuple) -> None:
@@ -167,8 +184,8 @@ def test_batches_of_row_blocks_change_no_more_than_rounding(
 def test_a_trainer_lowers_its_data_and_so_trains_once(tiny: Parameters, draw_study: Any) -> None:
     layout, program = Layout(512, 2, (8,), 4, 1, 1), Program(2, 3, (0, 0), (1.0, 1.0))
     e = ClearEngine(tiny, layout.keys())
-    data, residuals, targets = draw_study(layout, program, (100, 16, 2), 8).encrypted(e.encrypt)
-    trainer = Trainer(e, layout, data, residuals, targets)
+    data, residuals = draw_study(layout, program, (100, 16, 2), 8).encrypted(e.encrypt)
+    trainer = Trainer(e, layout, data, residuals)
     trainer.train(program)
     # The second step's backward product is the last to use the data: logits and cubic took three levels.
     assert {c.level for c in data.values()} == {11 - 4}
@@ -179,8 +196,8 @@ def test_a_trainer_lowers_its_data_and_so_trains_once(tiny: Parameters, draw_stu
 def test_one_step_leaves_the_data_as_they_came(tiny: Parameters, draw_study: Any) -> None:
     layout, program = Layout(512, 2, (8,), 4, 1, 1), Program(1, 7, (0,), (1.0,))
     e = ClearEngine(tiny, layout.keys())
-    data, residuals, targets = draw_study(layout, program, (100, 16, 2), 8).encrypted(e.encrypt)
-    Trainer(e, layout, data, residuals, targets).train(program)
+    data, residuals = draw_study(layout, program, (100, 16, 2), 8).encrypted(e.encrypt)
+    Trainer(e, layout, data, residuals).train(program)
     assert {c.level for c in data.values()} == {11}
     assert not [key for key in e.ledger.counts if key[0] == "switch"]
 

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from blindtune.he.secret import SecretKey
 from blindtune.kernels.layout import Layout
-from blindtune.kernels.packing import pack_block, pack_lanes, rotate_target, unpack_weights
+from blindtune.kernels.packing import pack_block, pack_lanes, unpack_weights
 from blindtune.kernels.training import Program
 from blindtune.params import ParametersLiteral
 from blindtune.server.app import create_app
@@ -36,6 +36,7 @@ class PooledStudy:
 
     directory: Path
     steps: int = 2
+    wide: bool = False
     members: tuple[str, ...] = ("north", "south")
     id: str = field(default_factory=lambda: secrets.token_hex(16))
 
@@ -43,7 +44,8 @@ class PooledStudy:
         self._bundles: list[Path] = []
         self.program = Program(self.steps, 3, (0,) * self.steps, (1.0, *[0.9] * (self.steps - 1)))
         self.parameters = ParametersLiteral(1024, self.program.levels, security=0).checked()
-        self.layout = Layout(self.parameters.slots, 2, (4, 2), 2, 1, 1)
+        widths, baby = ((128,), 1) if self.wide else ((4, 2), 2)
+        self.layout = Layout(self.parameters.slots, 2, widths, baby, 1, 1)
         self.key = SecretKey.generate(self.parameters)
         rng = np.random.default_rng(0)
         self.rows = {}
@@ -81,8 +83,6 @@ class PooledStudy:
             blocks.setdefault(j, []).append(self.key.encrypt(slots))
         residual = [s * y, *(s * c for c in COEFFICIENTS)]
         parts = [(f"data-0-{j}", items) for j, items in blocks.items()]
-        targets = rotate_target(pack_lanes(residual[0], self.layout), self.layout)
-        parts.append(("target-0-0", [self.key.encrypt(t) for t in targets]))
         parts.append(("residual-0-0-0", [self.key.encrypt(pack_lanes(r, self.layout)) for r in residual]))
         path = self.directory / (name or member)
         write_bundle(path, self.manifest("data", member), parts)
@@ -124,7 +124,7 @@ def make_study(tmp_path: Path) -> Callable[..., PooledStudy]:
 @pytest.fixture(scope="session")
 def slow(tmp_path_factory: pytest.TempPathFactory) -> PooledStudy:
     """A study that trains for seconds; its bundles are written once."""
-    return PooledStudy(tmp_path_factory.mktemp("slow"), steps=6)
+    return PooledStudy(tmp_path_factory.mktemp("slow"), steps=8, wide=True)
 
 
 @dataclass

@@ -68,10 +68,10 @@ def test_health_alone_is_open(idle_server):
 
 def test_parts_are_taken_once_opened_and_whole(upload, study, idle_server):
     assert upload.put("data-0-0", b"x").status_code == 404
-    assert upload.open().json() == {"missing": ["data-0-0", "data-0-1", "target-0-0", "residual-0-0-0"]}
+    assert upload.open().json() == {"missing": ["data-0-0", "data-0-1", "residual-0-0-0"]}
     assert upload.complete().status_code == 422
     upload.put("data-0-0", upload.part("data-0-0"))
-    assert upload.open().json() == {"missing": ["data-0-1", "target-0-0", "residual-0-0-0"]}
+    assert upload.open().json() == {"missing": ["data-0-1", "residual-0-0-0"]}
     upload.send()
     assert upload.open().json() == {"missing": []}
     assert upload.complete().status_code == 204
@@ -119,7 +119,6 @@ def test_a_broken_connection_leaves_nothing(upload, study, idle_server):
         "data-0-1",
         "manifest.json",
         "residual-0-0-0",
-        "target-0-0",
     ]
 
 
@@ -198,7 +197,7 @@ def test_an_upload_opened_anew_starts_from_nothing(http, study, upload):
     upload.open()
     upload.put("data-0-0", upload.part("data-0-0"))
     again = Upload(http, study.data("north", "anew"))
-    assert len(again.open().json()["missing"]) == 4
+    assert len(again.open().json()["missing"]) == 3
     # 413 where the new part happens to be the smaller one.
     assert upload.put("data-0-0", upload.part("data-0-0")).status_code in (413, 422)
     again.send()
@@ -253,6 +252,6 @@ def test_prediction_grows_with_the_rows(study):
     a_member = layout.data_ciphertexts * fresh
     assert memory.predicted_bytes(keys, data * 2) >= one + 2 * a_member
     # Never less than what is held: keys, both members' data, targets and coefficients.
-    terms = max(layout.giants) + 1 + 2
-    held = key_memory(layout, study.parameters) + 2 * (a_member + layout.weight_blocks * terms * fresh)
+    terms = layout.weight_blocks * study.program.terms
+    held = key_memory(layout, study.parameters) + 2 * (a_member + terms * fresh)
     assert one > held

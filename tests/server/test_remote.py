@@ -14,6 +14,8 @@ from blindtune.client.remote import Remote
 from blindtune.errors import BundleError, RemoteError
 from blindtune.wire.bundle import write_bundle
 
+PHASES = ("forward", "residual", "backward", "update")
+
 
 @pytest.fixture(autouse=True)
 def short_pauses(monkeypatch):
@@ -43,7 +45,12 @@ def test_two_members_train_as_if_pooled_in_clear(study, server, tmp_path):
     assert (last.step, last.steps, last.done, last.eta) == (2, 2, last.total, 0)
     assert last.operations["multiply"] > 0
     assert timing["peak_bytes"] > 1 << 20
-    assert len(timing["seconds_step"]) == 2
+    spent = [(row["step"], row["phase"]) for row in timing["phases"]]
+    assert spent == [(1, "backward"), (1, "update"), *((2, p) for p in PHASES)]
+    seconds = sum(row["seconds"] for row in timing["phases"])
+    assert 0 < timing["seconds_operations"] <= seconds <= timing["seconds_training"]
+    assert timing["seconds_predicted"] > 0
+    assert all(0 < row["calls"] <= row["count"] for row in timing["operations"])
     assert {row["name"] for row in timing["operations"]} >= {"rotate", "relinearise", "rescale"}
 
 
@@ -53,7 +60,7 @@ def test_submitting_again_sends_only_what_is_missing(study, idle_server):
         opened = there._http.json(
             "POST", f"/studies/{study.id}/bundles", (bundle / "manifest.json").read_bytes()
         )
-        assert len(opened["missing"]) == 4
+        assert len(opened["missing"]) == 3
         there.submit([bundle])
         parts = idle_server.store.directory(study.id) / "data" / "north" / "parts"
         before = {p.name: p.stat().st_ino for p in parts.iterdir()}

@@ -21,7 +21,7 @@ from blindtune.wire.manifest import (
 )
 
 LAYOUT = Layout(512, 2, (8, 4), 4, 2, 1)
-PROGRAM = Program(3, 3, (0, 1, 0), (1.0, 0.9, 1.0))
+PROGRAM = Program(3, 3, (0, 1, 0), (1.0, 0.9, 1.0), (0.0, 0.25, 0.4))
 
 
 @pytest.fixture(scope="session")

@@ -45,7 +45,7 @@ def test_round_trip(text: str, tiny: Parameters) -> None:
     assert manifest.model_dump_json() == text
     assert manifest.checked_parameters == tiny
     assert manifest.checked_layout == Layout(512, 2, (8, 4), 4, 2, 1)
-    assert manifest.checked_program == Program(3, 3, (0, 1, 0), (1.0, 0.9, 1.0))
+    assert manifest.checked_program == Program(3, 3, (0, 1, 0), (1.0, 0.9, 1.0), (0.0, 0.25, 0.4))
     assert manifest.keys == manifest.checked_layout.keys()
 
 
@@ -56,8 +56,6 @@ def test_expected_parts_of_each_kind(make_manifest: Callable[..., Manifest]) -> 
         "data-0-1": 4,
         "data-1-0": 8,
         "data-1-1": 4,
-        "target-0-0": 2,
-        "target-0-1": 2,
         **{f"residual-{s}-0-{i}": 3 for s in (0, 1) for i in (0, 1)},
     }
     keys = expected_parts(make_manifest(kind="keys"))
@@ -119,6 +117,9 @@ def test_parameters_above_the_table_are_refused(text: str) -> None:
         (("program", "sets"), [1, 0, 1]),
         (("program", "retain"), [1.0, 2.0, 1.0]),
         (("program", "retain"), [1.0, None, 1.0]),
+        (("program", "momentum"), [0.0, 0.25]),
+        (("program", "momentum"), [0.0, 1.5, 0.5]),
+        (("program", "momentum"), None),
         (("parameters", "security"), 99),
         (("parameters", "scale_bits"), 20),
         (("parameters", "ring_degree"), 1 << 70),
@@ -250,11 +251,12 @@ def test_models_carry_what_they_were_made_of(tiny: Parameters, tmp_path: Path) -
         "row_blocks": 3,
         "weight_blocks": 2,
     }
-    program = Program(2, 5, (0, 1), (1.0, 0.5))
+    program = Program(2, 5, (0, 1), (1.0, 0.5), (0.0, 0.25))
     assert program_model(program).model_dump() == {
         "steps": 2,
         "degree": 5,
         "sets": [0, 1],
         "retain": [1.0, 0.5],
+        "momentum": [0.0, 0.25],
     }
     assert parameters_model(tiny).checked() == tiny
