@@ -95,8 +95,9 @@ class Header:
             raise EngineError("a ciphertext or key of another level than these parameters have")
         if self.size not in (2, 3) or (self.seeded and self.size != 2):
             raise EngineError(f"a ciphertext of {self.size} polynomials")
-        if self.kind is not Kind.CIPHERTEXT and (not self.seeded or self.product):
-            raise EngineError("a key that is not a fresh one")
+        whole = self.seeded and not self.product and self.limbs == parameters.levels + 1
+        if self.kind is not Kind.CIPHERTEXT and not whole:
+            raise EngineError("a key that is not a fresh one for all levels")
         element, top = self.element, 2 * parameters.ring_degree
         if (element % 2 == 0 or not 1 < element < top) if self.kind is Kind.GALOIS else element != 0:
             raise EngineError("no Galois element of this ring")
@@ -193,10 +194,9 @@ def fresh_bytes(parameters: Parameters) -> int:
     return Header(Kind.CIPHERTEXT, parameters.levels + 1).bytes(parameters)
 
 
-def key_bytes(parameters: Parameters, level: int | None = None) -> int:
-    """The size of an evaluation key, for use up to a level."""
-    top = parameters.levels if level is None else level
-    return Header(Kind.RELINEARISATION, top + 1).bytes(parameters)
+def key_bytes(parameters: Parameters) -> int:
+    """The size of an evaluation key."""
+    return Header(Kind.RELINEARISATION, parameters.levels + 1).bytes(parameters)
 
 
 def largest_bytes(parameters: Parameters) -> int:

@@ -57,6 +57,12 @@ class SealCodec:
         self.parms_ids = _parms_ids(self.context)
         self._level_of = {tuple(p): level for level, p in self.parms_ids.items()}
         self._scratch = memfile.Scratch()
+        s = sealapi()
+        self._kinds = {
+            Kind.CIPHERTEXT: s.Ciphertext,
+            Kind.RELINEARISATION: s.RelinKeys,
+            Kind.GALOIS: s.GaloisKeys,
+        }
 
     def read(self, target: Any, data: bytes, what: str) -> Any:
         """Load ``data`` into the SEAL object ``target``: a ciphertext or keys of ours, or SEAL's own bytes.
@@ -66,16 +72,21 @@ class SealCodec:
         """
         try:
             if data[:4] == blob.MAGIC:
-                stream = self._stream(target, data)
-                self._scratch.load(lambda path: target.load(self.context, path), stream)
+                header, found = self.residues(data)
+                if type(target) is self._kinds[header.kind]:
+                    stream = self._stream(header, found)
+                    self._scratch.load(lambda path: target.load(self.context, path), stream)
+                    return target
             else:
                 memfile.from_bytes(lambda path: target.load(self.context, path), data)
+                return target
         except (EngineError, RuntimeError, ValueError, IndexError, MemoryError) as error:
             raise EngineError(
                 f"{what} does not load: damaged, or of other parameters",
                 remedy="Encrypt the study again and compare the checksums.",
             ) from error
-        return target
+        is_ciphertext = header.kind is Kind.CIPHERTEXT
+        raise EngineError(f"{what} is a {'ciphertext' if is_ciphertext else 'key of another kind'}")
 
     def residues(self, data: bytes) -> tuple[Header, Residues]:
         """A blob's header and residues (components, polynomials, limbs, N), without SEAL.
@@ -122,18 +133,9 @@ class SealCodec:
         found = native.seeded_key(serializable, place, ids, limbs, self.parameters.ring_degree)
         return blob.write(header, self.parameters, [d.first for d in found], [d.seed for d in found])
 
-    def _stream(self, target: Any, data: bytes) -> list[bytes | memoryview]:
+    def _stream(self, header: Header, residues: Residues) -> list[bytes | memoryview]:
         """A blob of ours as SEAL's uncompressed stream."""
-        s = sealapi()
-        header, residues = self.residues(data)
-        wanted = {
-            Kind.CIPHERTEXT: s.Ciphertext,
-            Kind.RELINEARISATION: s.RelinKeys,
-            Kind.GALOIS: s.GaloisKeys,
-        }
-        if type(target) is not wanted[header.kind]:
-            raise EngineError("a blob of another kind")
-        ours = s.Serialization.SEALHeader()
+        ours = sealapi().Serialization.SEALHeader()
         version = (ours.version_major, ours.version_minor)
         if header.kind is Kind.CIPHERTEXT:
             scale = self.parameters.scale ** (2 if header.product else 1)

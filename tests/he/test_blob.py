@@ -171,6 +171,7 @@ class TestDamage:
             Header(Kind.GALOIS, 4, element=4),
             Header(Kind.GALOIS, 4, element=2049),
             Header(Kind.GALOIS, 4, element=3, seeded=False),
+            Header(Kind.GALOIS, 3, element=3),
             Header(Kind.RELINEARISATION, 4, product=True),
             Header(Kind.RELINEARISATION, 4, element=3),
         ],
@@ -194,4 +195,3 @@ def test_sizes(tiny: Parameters) -> None:
     bits = [q.bit_length() for q in tiny.primes]
     assert blob.fresh_bytes(tiny) == 16 + 64 + 128 * sum(bits[:-1])
     assert blob.key_bytes(tiny) == 16 + 12 * (64 + 128 * sum(bits))
-    assert blob.key_bytes(tiny, 0) == 16 + 64 + 128 * (bits[0] + bits[-1])
