@@ -15,10 +15,12 @@ from __future__ import annotations
 from typing import Any
 
 from blindtune.he.fast.tables import (
+    ABOVE,
     DIVISION_SELF,
     HALF,
     INVERSE,
     INVERSE_RATIO,
+    IS_LAZY,
     IS_NARROW,
     MINUS_HALF,
     OFFSET,
@@ -61,7 +63,7 @@ def reduced(v: Lanes, low: Value, high: Value, constants: Value) -> Value:
     return v.within(total, v.b.add(q2, q2), q2, q)
 
 
-def _inner_products(narrow: bool) -> Any:
+def _inner_products(narrow: bool, lazy: bool) -> Any:
     """Σ digit · key for both components, on a run of groups of sixteen points.
 
     ``count`` digits lack their innermost stages, which are done here; ``ready`` are transformed rows. Of
@@ -118,7 +120,7 @@ def _inner_products(narrow: bool) -> Any:
             with v.loop(count) as inner:
                 digit, key = entry(digits, inner.index, group)
                 digit = b.add(digit, wide)
-                x = inner_forward(v, v.load(digit), v.load(v.at(digit, 64)), twiddles, q2, negated)
+                x = inner_forward(v, v.load(digit), v.load(v.at(digit, 64)), twiddles, q2, negated, lazy)
                 accumulate(x, key)
             for component, out in enumerate((out0, out1)):
                 for half in (0, 1):
@@ -129,7 +131,7 @@ def _inner_products(narrow: bool) -> Any:
     return emitted(inner_products)
 
 
-def _division(narrow: bool) -> Any:
+def _division(narrow: bool, lazy: bool) -> Any:
     """``out = (sum - innermost stages of digit) / divisor + add``; an ``add`` of 0 adds nothing."""
     width = 32 if narrow else 64
 
@@ -149,6 +151,7 @@ def _division(narrow: bool) -> Any:
         q, q2, negated = v.moduli(v.word(constants, v.constant(Q)))
         roots, ratios = v.word(constants, v.constant(ROOTS)), v.word(constants, v.constant(ROOT_RATIOS))
         factor, ratio = v.words(by, v.constant(INVERSE)), v.words(by, v.constant(INVERSE_RATIO))
+        above = v.words(by, v.constant(ABOVE)) if lazy else q2
         adds = b.icmp_signed("!=", add, v.constant(0))
         added, kept = b.select(adds, add, total), v.spread(b.sext(adds, add.type))
         with v.loop(groups) as loop:
@@ -156,11 +159,12 @@ def _division(narrow: bool) -> Any:
             point, wide = b.mul(group, v.constant(2 * width)), b.mul(group, v.constant(128))
             twiddles = inner_twiddles(v, roots, ratios, degree, group)
             x = b.add(digit, wide)
-            for half, value in enumerate(
-                inner_forward(v, v.load(x), v.load(v.at(x, 64)), twiddles, q2, negated)
-            ):
+            values = inner_forward(v, v.load(x), v.load(v.at(x, 64)), twiddles, q2, negated, lazy)
+            for half, value in enumerate(values):
                 place = v.at(point, half * width)
-                apart = b.sub(b.add(v.load(b.add(total, place), narrow), q2), v.within(value, q2))
+                if not lazy:
+                    value = v.within(value, q2)
+                apart = b.sub(b.add(v.load(b.add(total, place), narrow), above), value)
                 result = v.within(v.shoup(apart, factor, ratio, negated), q)
                 result = b.add(result, b.and_(v.load(b.add(added, place), narrow), kept))
                 v.store(v.within(result, q), b.add(out, place), narrow)
@@ -168,8 +172,9 @@ def _division(narrow: bool) -> Any:
     return emitted(division)
 
 
-_products_wide, _products_narrow = _inner_products(False), _inner_products(True)
-_division_wide, _division_narrow = _division(False), _division(True)
+_products_wide, _division_wide = _inner_products(False, False), _division(False, False)
+_products_lazy_wide, _division_lazy_wide = _inner_products(False, True), _division(False, True)
+_products_narrow, _division_narrow = _inner_products(True, True), _division(True, True)
 
 
 @compiled
@@ -235,9 +240,8 @@ def switch_row(
                 continue
             other = constants[i]
             buffer = buffers + count * n * 8
-            reduce = other[Q] >= 4 * c[Q]
             source = coefficients + t * stride + other[OFFSET]
-            forward_first(variant, source, other[IS_NARROW], buffer, n, c, reduce, 0)
+            forward_first(variant, source, other[IS_NARROW], buffer, n, lg, c, 0)
             place = _key_place(constants, j, keys[2 * t], keys[2 * t + 1])
             _enter(digits, count, buffer, place + i * point, keys[2 * t + 1] * point)
             count += 1
@@ -248,6 +252,10 @@ def switch_row(
             start, groups = b * (n >> 7), n >> 7
             if narrow:
                 _products_narrow(
+                    variant, count, digits, ready, listed, start, groups, n, base, out0, out1, keep
+                )
+            elif c[IS_LAZY]:
+                _products_lazy_wide(
                     variant, count, digits, ready, listed, start, groups, n, base, out0, out1, keep
                 )
             else:
@@ -281,12 +289,14 @@ def divide_row(
     """
     c, by = constants[j], divisions[divisor, j]
     base, factors = c[SELF], by[DIVISION_SELF]
-    forward_first(variant, coefficients, constants[divisor, IS_NARROW], buffer, n, c, True, by[MINUS_HALF])
+    forward_first(variant, coefficients, constants[divisor, IS_NARROW], buffer, n, lg, c, by[MINUS_HALF])
     for b in range(8):
         forward_middle(variant, buffer, b, n, lg, c)
         start, groups = b * (n >> 7), n >> 7
         if c[IS_NARROW]:
             _division_narrow(variant, buffer, total, add, out, start, groups, n, base, factors)
+        elif c[IS_LAZY]:
+            _division_lazy_wide(variant, buffer, total, add, out, start, groups, n, base, factors)
         else:
             _division_wide(variant, buffer, total, add, out, start, groups, n, base, factors)
 

@@ -18,19 +18,26 @@ MAX_MODULUS = 1 << 50
 NARROW = 1 << 32
 """Residues of a modulus below take four bytes."""
 
+LAZY = 1 << 44
+"""Below, forward transforms need no reductions on the way: see :mod:`.transform`."""
+
+LAZY_MODULI = 70
+"""A lazy transform adds less than so many moduli: 2 log2(N) twice, a half and a rounding, N <= 2^16."""
+
 # Columns of a modulus' row of constants. Q .. TWO104_RATIO serve the reduction of a sum.
 Q, RATIO, TWO52, TWO52_RATIO, TWO104, TWO104_RATIO, HALF = range(7)
 # Addresses of the tables of roots, forward and inverse, each with its Shoup ratios.
 ROOTS, ROOT_RATIOS, INVERSE_ROOTS, INVERSE_ROOT_RATIOS = range(7, 11)
-# Byte offset of the modulus' row in a polynomial, and whether its residues are narrow.
-OFFSET, IS_NARROW = range(11, 13)
+# Byte offset of the modulus' row in a polynomial; whether its residues are narrow, its transforms lazy.
+OFFSET, IS_NARROW, IS_LAZY = range(11, 14)
 # The row's own address: emitted code reads constants by address.
-SELF = 13
+SELF = 14
 COLUMNS = 16
 
-# Columns for dividing by one modulus under another: inverse, its ratio, and minus half the divisor.
-INVERSE, INVERSE_RATIO, MINUS_HALF, DIVISION_SELF = range(4)
-DIVISION_COLUMNS = 4
+# Columns for dividing by one modulus under another: inverse, its ratio, minus half the divisor, a multiple
+# of the modulus above what a lazy transform of the divisor's residues yields, and the row's own address.
+INVERSE, INVERSE_RATIO, MINUS_HALF, ABOVE, DIVISION_SELF = range(5)
+DIVISION_COLUMNS = 8
 
 
 class Chain:
@@ -56,7 +63,7 @@ class Chain:
             tables = roots(q, degree)
             row = [q, (1 << 52) // q, c, (c << 52) // q, d, (d << 52) // q, q >> 1]
             row += [table.ctypes.data for table in tables]
-            row += [offset, int(wide == 4), self.constants[j].ctypes.data]
+            row += [offset, int(wide == 4), int(q < LAZY), self.constants[j].ctypes.data]
             self.constants[j, : len(row)] = row
             offset += degree * wide
             for i, divisor in enumerate(moduli):
@@ -66,6 +73,7 @@ class Chain:
                         inverse,
                         (inverse << 52) // q,
                         q - (divisor >> 1) % q,
+                        q * (divisor // q + LAZY_MODULI),
                         self.divisions[i, j].ctypes.data,
                     ]
                     self.divisions[i, j, : len(row)] = row

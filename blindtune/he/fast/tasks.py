@@ -200,9 +200,7 @@ def _drain_function(variant: Variant) -> Any:
     return cached(numba.cfunc, _drain, kind)
 
 
-def _on_this_thread(
-    drain: int, variant: int, phases: Any, counters: int, job: Any, scratch: Any
-) -> None:
+def _on_this_thread(drain: int, variant: int, phases: Any, counters: int, job: Any, scratch: Any) -> None:
     """All phases, (kind, tasks) each, one after the other.
 
     Args:

@@ -5,6 +5,11 @@ after another, which stays in the nearest cache. The innermost three work inside
 coefficients; key switch and division by a modulus continue right there (:mod:`.switching`).
 
 Lazy bounds: values stay below 4q forward and below 2q backward; what is written last is fully reduced.
+Forward transforms of moduli below 2^44 go without any reduction. Each stage changes a value by less than
+2q; so the values that the first stage adds to or subtracts from start 2q log2(N) higher, and stay positive.
+A digit, whatever modulus it comes from, is below 2^50, and ends below 2^50 + 68q < 2^52. Nothing compares
+such values: only bits below 2^52 count, and the multiplier ignores the others.
+
 Working buffers hold eight bytes a coefficient, rows those of their modulus.
 """
 
@@ -15,6 +20,7 @@ from typing import Any
 from blindtune.he.fast.tables import (
     INVERSE_ROOT_RATIOS,
     INVERSE_ROOTS,
+    IS_LAZY,
     IS_NARROW,
     RATIO,
     ROOT_RATIOS,
@@ -48,15 +54,22 @@ def inner_twiddles(v: Lanes, roots: Value, ratios: Value, degree: Value, group: 
     return found
 
 
-def inner_forward(v: Lanes, v0: Value, v1: Value, twiddles: dict[int, Any], q2: Value, n: Value) -> Any:
-    """The innermost three stages on sixteen coefficients; results below 4q."""
+def inner_forward(
+    v: Lanes, v0: Value, v1: Value, twiddles: dict[int, Any], q2: Value, n: Value, lazy: bool
+) -> Any:
+    """The innermost three stages on sixteen coefficients; results below 4q, unless lazy."""
     for span in (4, 2, 1):
-        v0, v1 = v.stage(span, v0, v1, v.forward, *twiddles[span], q2, n)
+        v0, v1 = v.stage(span, v0, v1, v.forward_lazy if lazy else v.forward, *twiddles[span], q2, n)
     return v0, v1
 
 
-def _outer_forward(stages: int, narrow: bool = False, reduce: bool = False) -> Any:
-    """Merged stages on coefficients ``stride`` bytes apart (counted in working buffers)."""
+def _outer_forward(
+    stages: int, lazy: bool, first: bool = False, narrow: bool = False, reduce: bool = False
+) -> Any:
+    """Merged stages on coefficients ``stride`` bytes apart (counted in working buffers).
+
+    The first ones read rows, may reduce, and add ``add``, to the half that is not multiplied ``rise`` too.
+    """
 
     def forward(
         v: Lanes,
@@ -70,9 +83,11 @@ def _outer_forward(stages: int, narrow: bool = False, reduce: bool = False) -> A
         modulus: Value,
         ratio: Value,
         add: Value,
+        rise: Value,
     ) -> None:
-        _, q2, negated = v.moduli(modulus)
-        q, ratio, add = v.spread(modulus), v.spread(ratio), v.spread(add)
+        q, q2, negated = v.moduli(modulus)
+        ratio, add, rise = v.spread(ratio), v.spread(add), v.spread(v.b.add(add, rise))
+        butterfly = v.forward_lazy if lazy else v.forward
         twiddles = _twiddles(v, roots, ratios, index, stages)
         size = 1 << stages
         with v.loop(count) as loop:
@@ -81,12 +96,14 @@ def _outer_forward(stages: int, narrow: bool = False, reduce: bool = False) -> A
             half = [v.b.lshr(p, v.constant(1)) if narrow else p for p in places]
             a = [v.load(v.b.add(source, p), narrow) for p in half]
             if reduce:
-                a = [v.b.add(v.barrett(x, ratio, q), add) for x in a]
+                a = [v.barrett(x, ratio, q) for x in a]
+            if first:
+                a = [v.b.add(x, rise if i < size // 2 else add) for i, x in enumerate(a)]
             for stage in range(stages):
                 h = size >> (stage + 1)
                 for u in range(1 << stage):
                     for x in range(2 * u * h, 2 * u * h + h):
-                        a[x], a[x + h] = v.forward(a[x], a[x + h], *twiddles[stage][u], q2, negated)
+                        a[x], a[x + h] = butterfly(a[x], a[x + h], *twiddles[stage][u], q2, negated)
             for value, place in zip(a, places, strict=True):
                 v.store(value, v.b.add(target, place))
 
@@ -191,9 +208,10 @@ def _first_inverse(narrow: bool) -> Any:
     return emitted(inverse)
 
 
-_forward4, _forward8 = _outer_forward(2), _outer_forward(3)
-_first_wide, _first_wide_reducing = _outer_forward(3, False), _outer_forward(3, False, True)
-_first_narrow, _first_narrow_reducing = _outer_forward(3, True), _outer_forward(3, True, True)
+_forward4, _forward8 = _outer_forward(2, False), _outer_forward(3, False)
+_lazy4, _lazy8 = _outer_forward(2, True), _outer_forward(3, True)
+_first_wide, _first_narrow = (_outer_forward(3, False, True, narrow, True) for narrow in (False, True))
+_first_lazy_wide, _first_lazy_narrow = (_outer_forward(3, True, True, narrow) for narrow in (False, True))
 _inverse4, _inverse8 = _outer_inverse(2), _outer_inverse(3)
 _last_wide, _last_narrow = _last_inverse(False), _last_inverse(True)
 _inner_wide, _inner_narrow = _first_inverse(False), _first_inverse(True)
@@ -201,26 +219,26 @@ _inner_wide, _inner_narrow = _first_inverse(False), _first_inverse(True)
 
 @compiled
 def forward_first(
-    variant: Any, source: int, narrow: int, target: int, n: int, c: Any, reduce: int, add: int
+    variant: Any, source: int, narrow: int, target: int, n: int, lg: int, c: Any, add: int
 ) -> None:
-    """The first three stages, from a row of another modulus' residues to a working buffer.
+    """The first three stages, from a row of another modulus' residues plus ``add`` to a working buffer.
 
     Args:
         narrow: whether the row's residues take four bytes.
-        n: N.
+        n, lg: N and its logarithm.
         c: the modulus' constants.
-        reduce: whether they may reach 4q; they are then reduced, and ``add`` is added.
     """
     q, w, r = c[Q], c[ROOTS], c[ROOT_RATIOS]
-    if reduce:
+    rise = 2 * q * lg
+    if c[IS_LAZY]:
         if narrow:
-            _first_narrow_reducing(variant, source, target, n, w, r, 1, n >> 6, q, c[RATIO], add)
+            _first_lazy_narrow(variant, source, target, n, w, r, 1, n >> 6, q, 0, add, rise)
         else:
-            _first_wide_reducing(variant, source, target, n, w, r, 1, n >> 6, q, c[RATIO], add)
+            _first_lazy_wide(variant, source, target, n, w, r, 1, n >> 6, q, 0, add, rise)
     elif narrow:
-        _first_narrow(variant, source, target, n, w, r, 1, n >> 6, q, 0, 0)
+        _first_narrow(variant, source, target, n, w, r, 1, n >> 6, q, c[RATIO], add, 0)
     else:
-        _first_wide(variant, source, target, n, w, r, 1, n >> 6, q, 0, 0)
+        _first_wide(variant, source, target, n, w, r, 1, n >> 6, q, c[RATIO], add, 0)
 
 
 @compiled
@@ -236,10 +254,15 @@ def forward_middle(variant: Any, buffer: int, eighth: int, n: int, lg: int, c: A
         for g in range(blocks):
             place = base + g * length * 8
             index = (8 + eighth) * blocks + g
-            if stages == 3:
-                _forward8(variant, place, place, step * 8, w, r, index, step >> 3, q, 0, 0)
+            if c[IS_LAZY]:
+                if stages == 3:
+                    _lazy8(variant, place, place, step * 8, w, r, index, step >> 3, q, 0, 0, 0)
+                else:
+                    _lazy4(variant, place, place, step * 8, w, r, index, step >> 3, q, 0, 0, 0)
+            elif stages == 3:
+                _forward8(variant, place, place, step * 8, w, r, index, step >> 3, q, 0, 0, 0)
             else:
-                _forward4(variant, place, place, step * 8, w, r, index, step >> 3, q, 0, 0)
+                _forward4(variant, place, place, step * 8, w, r, index, step >> 3, q, 0, 0, 0)
         blocks <<= stages
         length = step
         left -= stages

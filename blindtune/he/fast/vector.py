@@ -181,7 +181,8 @@ class Lanes:
     def _parts(self, x: Value, y: Value) -> tuple[Value, Value, Value]:
         """``x·y = small + 2^26 cross + 2^52 large``, by 26-bit halves: multiplications of 32 bits."""
         b, mask, half = self.b, self.every((1 << 26) - 1), self.every(26)
-        (x0, x1), (y0, y1) = ((b.and_(v, mask), b.lshr(v, half)) for v in (x, y))
+        # As the instruction does, this ignores what stands above 52 bits.
+        (x0, x1), (y0, y1) = ((b.and_(v, mask), b.and_(b.lshr(v, half), mask)) for v in (x, y))
         return b.mul(x0, y0), b.add(b.mul(x0, y1), b.mul(x1, y0)), b.mul(x1, y1)
 
     def shoup(self, y: Value, w: Value, ratio: Value, negated: Value) -> Value:
@@ -191,9 +192,12 @@ class Lanes:
             ratio: floor(2^52 w / q).
             negated: 2^52 - q: a multiply-add that subtracts, modulo 2^52.
         """
+        return self.b.and_(self.shoup_unmasked(y, w, ratio, negated), self.every(MASK))
+
+    def shoup_unmasked(self, y: Value, w: Value, ratio: Value, negated: Value) -> Value:
+        """The same modulo 2^52: what stands above means nothing, and nothing may look at it."""
         zero = self.every(0)
-        quotient = self.high(zero, y, ratio)
-        return self.b.and_(self.low(self.low(zero, y, w), quotient, negated), self.every(MASK))
+        return self.low(self.low(zero, y, w), self.high(zero, y, ratio), negated)
 
     def barrett(self, x: Value, ratio: Value, q: Value) -> Value:
         """``x mod q`` in [0, 2q) for x < 2^52; ``ratio`` = floor(2^52 / q)."""
@@ -215,6 +219,13 @@ class Lanes:
         """Cooley-Tukey butterfly: x < 4q and y < 2^52 to two values below 4q."""
         x, t = self.within(x, q2), self.shoup(y, w, ratio, n)
         return self.b.add(x, t), self.b.sub(self.b.add(x, q2), t)
+
+    def forward_lazy(
+        self, x: Value, y: Value, w: Value, ratio: Value, q2: Value, n: Value
+    ) -> tuple[Value, Value]:
+        """The same without reductions, modulo 2^52: results within 2q of x, either side."""
+        t = self.shoup_unmasked(y, w, ratio, n)
+        return self.b.add(x, t), self.b.sub(x, t)
 
     def inverse(self, x: Value, y: Value, w: Value, ratio: Value, q2: Value, n: Value) -> tuple[Value, Value]:
         """Gentleman-Sande butterfly: two values below 2q to two values below 2q."""
