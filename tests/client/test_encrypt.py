@@ -122,3 +122,35 @@ def test_same_rows_give_other_ciphertexts(tmp_path, encrypt_to):
     parts = [(d.data_bundle / "parts" / "data-0-0").read_bytes() for d in (first, second)]
     assert parts[0][100:200] != parts[1][100:200]
     assert replace(first.settings(), study="", key="") == replace(second.settings(), study="", key="")
+
+
+def test_several_processes_write_what_one_writes(tmp_path, draw_embeddings):
+    key = SecretKey.generate(insecure_test_parameters(5))
+    head = head_for("logistic", 3, learning_rates=(4.0, 4.0), degree=3)
+    prepared = prepare(draw_embeddings(), head=head, directions=[5], parameters=key.parameters)
+    identity = ("5" * 32, ["h"], "h")
+    planned, choice = prepared.plan, prepared.choice
+    rows = choice.whitening.apply(prepared.data.features[prepared.data.indices("train")])
+    scaling = Scaling(choice.head.interval, choice.head.learning_rates[0], planned.rows)
+    bundles = {}
+    for workers in (1, 3):
+        for kind in ("keys", "data"):
+            manifest = base_manifest(kind, identity, key, planned.layout, planned.program)
+            target = tmp_path / f"{kind}-{workers}"
+            if kind == "keys":
+                write_keys(target, key, manifest, workers=workers)
+            else:
+                matrices = (rows, choice.encoded)
+                write_data(target, key, manifest, matrices, choice.head, scaling, workers=workers)
+            bundles[kind, workers] = Bundle(target, insecure=True)
+    for kind in ("keys", "data"):
+        one, many = bundles[kind, 1], bundles[kind, 3]
+        assert [(p.name, p.size) for p in one.manifest.parts] == [
+            (p.name, p.size) for p in many.manifest.parts
+        ]
+    for part in bundles["data", 1].manifest.parts:
+        for a, b in zip(*(bundles["data", w].items(part.name) for w in (1, 3)), strict=True):
+            assert a[16:80] != b[16:80]
+            np.testing.assert_allclose(key.decrypt(key.load(a)), key.decrypt(key.load(b)), atol=1e-5)
+    elements = [int.from_bytes(blob[12:16], "little") for blob in bundles["keys", 3].items("galois")]
+    assert elements == key.galois_elements(planned.layout.keys())
