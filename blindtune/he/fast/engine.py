@@ -34,7 +34,8 @@ from blindtune.params import Parameters
 
 Integers = NDArray[np.int64]
 
-_CACHE_FOR_DIGITS = 1 << 20
+# All digits of most keys: larger than the near caches, but sweeping over parts of a key costs more.
+_ROOM_FOR_DIGITS = 1 << 23
 
 
 def supports(parameters: Parameters) -> str | None:
@@ -263,7 +264,7 @@ class FastEngine(CheckedEngine):
         p[tasks.LIMBS], p[tasks.COUNT], p[tasks.SIZE] = limbs, count, size
         p[tasks.STRIDE], p[tasks.BATCH] = (
             self._chain.stride,
-            min(MAX_BATCH, max(4, _CACHE_FOR_DIGITS // (8 * n))),
+            min(MAX_BATCH, max(4, _ROOM_FOR_DIGITS // (8 * n))),
         )
         return p, np.zeros((count, tasks.OPERANDS), np.int64)
 

@@ -34,7 +34,14 @@ from blindtune.he.fast.tables import (
     TWO104_RATIO,
     Q,
 )
-from blindtune.he.fast.transform import forward_first, forward_middle, inner_forward, inner_twiddles, inverse
+from blindtune.he.fast.transform import (
+    forward_block,
+    forward_first,
+    forward_middle,
+    inner_forward,
+    inner_twiddles,
+    inverse,
+)
 from blindtune.he.fast.vector import Lanes, Value, compiled, emitted, put
 
 MAX_TERMS = 4000
@@ -172,6 +179,15 @@ def _division(narrow: bool, lazy: bool) -> Any:
     return emitted(division)
 
 
+def _prefetch_keys(v: Lanes, address: Value, step: Value, count: Value, size: Value) -> None:
+    """Ask for ``size`` bytes at each of ``count`` places: what the next block needs of a key."""
+    with v.loop(count) as loop:
+        run = v.b.add(address, v.b.mul(loop.index, step))
+        with v.loop(v.b.lshr(size, v.constant(6))) as inner:
+            v.prefetch(v.b.add(run, v.b.shl(inner.index, v.constant(6))))
+
+
+_prefetch = emitted(_prefetch_keys)
 _products_wide, _division_wide = _inner_products(False, False), _division(False, False)
 _products_lazy_wide, _division_lazy_wide = _inner_products(False, True), _division(False, True)
 _products_narrow, _division_narrow = _inner_products(True, True), _division(True, True)
@@ -231,6 +247,7 @@ def switch_row(
             _enter(listed, t, rows[t] + c[OFFSET], place + j * point, keys[2 * t + 1] * point)
         ready = targets
     d, total, first = 0, limbs * targets, True
+    ahead, step = 0, 0
     while first or d < total:
         count = 0
         while d < total and count < batch:
@@ -243,25 +260,38 @@ def switch_row(
             source = coefficients + t * stride + other[OFFSET]
             forward_first(variant, source, other[IS_NARROW], buffer, n, lg, c, 0)
             place = _key_place(constants, j, keys[2 * t], keys[2 * t + 1])
-            _enter(digits, count, buffer, place + i * point, keys[2 * t + 1] * point)
+            step = keys[2 * t + 1] * point
+            _enter(digits, count, buffer, place + i * point, step)
+            if count == 0:
+                ahead = place + i * point
             count += 1
         keep = 0 if first else -1
+        # Blocks of an eighth, then of it what all digits together leave in the nearest cache.
+        outer = 3 if lg > 10 else 2
+        blocks = 1 << outer
         for b in range(8):
             for i in range(count):
-                forward_middle(variant, buffers + i * n * 8, b, n, lg, c)
-            start, groups = b * (n >> 7), n >> 7
-            if narrow:
-                _products_narrow(
-                    variant, count, digits, ready, listed, start, groups, n, base, out0, out1, keep
-                )
-            elif c[IS_LAZY]:
-                _products_lazy_wide(
-                    variant, count, digits, ready, listed, start, groups, n, base, out0, out1, keep
-                )
-            else:
-                _products_wide(
-                    variant, count, digits, ready, listed, start, groups, n, base, out0, out1, keep
-                )
+                place = buffers + (i * n + b * (n >> 3)) * 8
+                forward_middle(variant, place, n >> 3, 8 + b, outer, c)
+            for block in range(b * blocks, (b + 1) * blocks):
+                groups = n >> (7 + outer)
+                start = block * groups
+                if count > 0:
+                    _prefetch(variant, ahead + (start + groups) * step, step, groups, count * point)
+                for i in range(count):
+                    forward_block(variant, buffers + i * n * 8, n, lg, block, 3 + outer, c)
+                if narrow:
+                    _products_narrow(
+                        variant, count, digits, ready, listed, start, groups, n, base, out0, out1, keep
+                    )
+                elif c[IS_LAZY]:
+                    _products_lazy_wide(
+                        variant, count, digits, ready, listed, start, groups, n, base, out0, out1, keep
+                    )
+                else:
+                    _products_wide(
+                        variant, count, digits, ready, listed, start, groups, n, base, out0, out1, keep
+                    )
         first, ready = False, 0
 
 
@@ -291,7 +321,7 @@ def divide_row(
     base, factors = c[SELF], by[DIVISION_SELF]
     forward_first(variant, coefficients, constants[divisor, IS_NARROW], buffer, n, lg, c, by[MINUS_HALF])
     for b in range(8):
-        forward_middle(variant, buffer, b, n, lg, c)
+        forward_block(variant, buffer, n, lg, b, 3, c)
         start, groups = b * (n >> 7), n >> 7
         if c[IS_NARROW]:
             _division_narrow(variant, buffer, total, add, out, start, groups, n, base, factors)

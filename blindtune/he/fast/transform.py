@@ -242,29 +242,39 @@ def forward_first(
 
 
 @compiled
-def forward_middle(variant: Any, buffer: int, eighth: int, n: int, lg: int, c: Any) -> None:
-    """The stages between the first three and the innermost three, on one eighth of the polynomial."""
+def middle_stages(left: int) -> int:
+    """Of so many stages left before the innermost, those to do next: three, or two if that does not go up."""
+    return 2 if left % 3 else 3
+
+
+@compiled
+def forward_middle(variant: Any, place: int, length: int, index: int, stages: int, c: Any) -> None:
+    """Two or three stages on ``length`` coefficients at ``place``, group ``index`` of the first stage."""
     q, w, r = c[Q], c[ROOTS], c[ROOT_RATIOS]
-    length = n >> 3
-    base = buffer + eighth * length * 8
-    blocks, left = 1, lg - 6
+    step = length >> stages
+    if c[IS_LAZY]:
+        if stages == 3:
+            _lazy8(variant, place, place, step * 8, w, r, index, step >> 3, q, 0, 0, 0)
+        else:
+            _lazy4(variant, place, place, step * 8, w, r, index, step >> 3, q, 0, 0, 0)
+    elif stages == 3:
+        _forward8(variant, place, place, step * 8, w, r, index, step >> 3, q, 0, 0, 0)
+    else:
+        _forward4(variant, place, place, step * 8, w, r, index, step >> 3, q, 0, 0, 0)
+
+
+@compiled
+def forward_block(variant: Any, buffer: int, n: int, lg: int, block: int, log_blocks: int, c: Any) -> None:
+    """All stages left before the innermost, on one of 2^log_blocks blocks of the polynomial."""
+    length, blocks = n >> log_blocks, 1
+    base, left = buffer + block * length * 8, lg - 3 - log_blocks
     while left > 0:
-        stages = 3 if left % 3 == 0 else 2
-        step = length >> stages
+        stages = middle_stages(left)
         for g in range(blocks):
-            place = base + g * length * 8
-            index = (8 + eighth) * blocks + g
-            if c[IS_LAZY]:
-                if stages == 3:
-                    _lazy8(variant, place, place, step * 8, w, r, index, step >> 3, q, 0, 0, 0)
-                else:
-                    _lazy4(variant, place, place, step * 8, w, r, index, step >> 3, q, 0, 0, 0)
-            elif stages == 3:
-                _forward8(variant, place, place, step * 8, w, r, index, step >> 3, q, 0, 0, 0)
-            else:
-                _forward4(variant, place, place, step * 8, w, r, index, step >> 3, q, 0, 0, 0)
+            index = ((1 << log_blocks) + block) * blocks + g
+            forward_middle(variant, base + g * length * 8, length, index, stages, c)
         blocks <<= stages
-        length = step
+        length >>= stages
         left -= stages
 
 

@@ -150,10 +150,10 @@ class Lanes:
         return result
 
     def prefetch(self, address: Value) -> None:
-        """Ask for a cache line; never faults."""
+        """Ask for a cache line, into the second cache; never faults."""
         pointer = _I8.as_pointer()
         f = self._function("llvm.prefetch.p0i8", ir.VoidType(), [pointer, _I32, _I32, _I32])
-        hints = [ir.Constant(_I32, n) for n in (0, 3, 1)]
+        hints = [ir.Constant(_I32, n) for n in (0, 2, 1)]
         self.b.call(f, [self.b.inttoptr(address, pointer), *hints])
 
     # Arithmetic
