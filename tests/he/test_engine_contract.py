@@ -277,6 +277,41 @@ class TestContract:
         assert twice.counts["multiply", 11] == 6
         assert twice.total_seconds == pytest.approx(2 * e.ledger.total_seconds)
 
+    def test_batches_and_rows_of_rights(self, bench: Bench) -> None:
+        e = bench.engine
+        pairs = [bench.pair(i) for i in range(3)]
+        x, c = [p[0] for p in pairs], [p[1] for p in pairs]
+        drift = e.parameters.drift(TOP)
+        sums = e.multiply_accumulate(c[:2], [[c[2], c[1]], [c[0], c[2]]])
+        expected = [x[0] * x[2] + x[1] * x[1], x[0] * x[0] + x[1] * x[2]]
+        for one, values in zip(e.rescale(e.relinearise(sums)), expected, strict=True):
+            bench.holds(one, values * drift, TOP - 1)
+        for turned, values in zip(e.rotate(c, 5), x, strict=True):
+            bench.holds(turned, np.roll(values, -5), TOP)
+        for turned, values in zip(e.conjugate(c), x, strict=True):
+            bench.holds(turned, values.conj(), TOP)
+
+    @pytest.mark.parametrize("relinearised", [True, False])
+    def test_rotations_and_conjugations_onto_others(self, bench: Bench, relinearised: bool) -> None:
+        e = bench.engine
+        (x, a), (y, b) = bench.pair(), bench.pair(1)
+        products = e.multiply_accumulate([a], [[b], [a]])
+        flat = e.relinearise(products)
+        onto = flat if relinearised else products
+        expected, drift = [x * y, x * x], e.parameters.drift(TOP)
+        for turned, values in zip(e.rescale(e.rotate(flat, 1, onto)), expected, strict=True):
+            bench.holds(turned, (np.roll(values, -1) + values) * drift, TOP - 1)
+        for turned, values in zip(e.rescale(e.conjugate(flat, onto)), expected, strict=True):
+            bench.holds(turned, (values.conj() + values) * drift, TOP - 1)
+        name = "rotate" if relinearised else "rotate_relinearise"
+        assert e.ledger.counts[name, TOP] >= 4
+        with pytest.raises(EngineError, match="onto a ciphertext of another"):
+            e.rotate(flat, 1, e.rescale(onto))
+        with pytest.raises(EngineError, match="or too few"):
+            e.rotate(flat, 1, onto[:1])
+        with pytest.raises(EngineError, match="no ciphertext"):
+            e.rotate([], 1)
+
     def test_dump_and_load(self, bench: Bench) -> None:
         e = bench.one
         x, a = bench.pair()
