@@ -47,11 +47,14 @@ class SoftmaxHead(Head):
         self, features: Floats, labels: NDArray[Any], held: Floats, held_labels: NDArray[Any], outputs: int
     ) -> Start:
         """The linear discriminant whose shrinkage and temperature do best on held-out rows."""
-        one = np.eye(outputs)[labels]
+        one = _indicators(labels, outputs)
         moments = one.sum(axis=0), one.T @ features, features.T @ features
         best, least = None, np.inf
         for shrinkage in SHRINKAGES:
-            weight, bias = discriminant(*moments, shrinkage)
+            try:
+                weight, bias = discriminant(*moments, shrinkage)
+            except np.linalg.LinAlgError:
+                continue
             logits = held @ weight + bias
             for temperature in TEMPERATURES:
                 loss = log_loss(temperature * logits, held_labels)

@@ -7,10 +7,11 @@ import io
 import json
 import sys
 
+import numpy as np
 import pytest
 
 COMMANDS = (
-    *("keygen", "plan", "encrypt", "serve", "submit", "status", "fetch"),
+    *("keygen", "plan", "encrypt", "serve", "bench", "submit", "status", "fetch"),
     *("decrypt", "evaluate", "predict", "demo"),
 )
 HEAVY = ("torch", "timm", "tenseal", "sklearn", "pydicom", "numpy", "matplotlib", "fastapi")
@@ -113,18 +114,25 @@ class TestText:
 
     def test_altered_head_is_refused_and_nothing_written(self, blindtune, trained):
         from blindtune.client.study import StudyDirectory
+        from blindtune.models.heads import Encoded, logistic
+        from blindtune.models.rehearsal import Choice, Rehearsal
 
         directory = StudyDirectory(trained)
         whitening, rehearsed = directory.whitening()
-        directory.save(directory.settings(), whitening, 0.5 * rehearsed, directory.embeddings())
+        other = Choice(
+            whitening,
+            logistic(),
+            Rehearsal(0.5 * rehearsed, (0.0,)),
+            Encoded(np.zeros((0, 1)), np.zeros((1, 0, 1))),
+            0.0,
+        )
+        directory.save(directory.settings(), other, directory.embeddings())
         ran = blindtune("decrypt", trained)
         assert ran.code == 2
         assert "the server did not run this study's steps" in ran.err
         assert not directory.head.exists()
 
     def test_predictions_as_csv(self, blindtune, scans, tmp_path):
-        import numpy as np
-
         from blindtune.models import load_backbone
         from blindtune.models.linear import LinearHead
 

@@ -10,6 +10,15 @@ import pytest
 from blindtune.client.encoding import Scaling
 from blindtune.client.study import StudyDirectory
 from blindtune.errors import BundleError, InputError
+from blindtune.models.heads import Encoded, Start, one_vs_rest
+from blindtune.models.rehearsal import Choice, Rehearsal
+
+
+def choice_of(directory, start=None):
+    """What the study was encrypted with, as far as it is kept."""
+    whitening, rehearsed = directory.whitening()
+    nothing = Encoded(np.zeros((0, 3)), np.zeros((1, 0, 3)))
+    return Choice(whitening, one_vs_rest(), Rehearsal(rehearsed, (0.0,)), nothing, 0.0, start)
 
 
 def test_private_files_are_private(directory):
@@ -24,12 +33,12 @@ def test_private_files_are_private(directory):
 def test_private_whatever_the_umask(directory, tmp_path):
     import os
 
-    settings, (whitening, rehearsed) = directory.settings(), directory.whitening()
+    settings, choice = directory.settings(), choice_of(directory)
     copy = StudyDirectory(tmp_path / "copy")
     old = os.umask(0)
     try:
         copy.create()
-        copy.save(settings, whitening, rehearsed, directory.embeddings())
+        copy.save(settings, choice, directory.embeddings())
     finally:
         os.umask(old)
     assert copy.private.stat().st_mode & 0o777 == 0o700
@@ -46,14 +55,22 @@ def test_round_trip(directory, draw_embeddings):
     np.testing.assert_array_equal(data.features, drawn.features)
     np.testing.assert_array_equal(data.splits, drawn.splits)
     assert (data.classes, data.patients) == (drawn.classes, drawn.patients)
-    copy = StudyDirectory(directory.root.with_name("copy"))
-    copy.create()
-    copy.save(settings, whitening, rehearsed, data)
-    assert copy.settings() == settings
-    again, weights = copy.whitening()
-    np.testing.assert_array_equal(weights, rehearsed)
-    np.testing.assert_array_equal(again.transform, whitening.transform)
-    assert (again.epsilon, again.owner) == (whitening.epsilon, whitening.owner)
+    assert directory.start() is None
+    start = Start(np.arange(18.0).reshape(6, 3).T.copy().T, np.array([1.0, -2.0, 0.5]))
+    for name, given in (("copy", None), ("started", start)):
+        copy = StudyDirectory(directory.root.with_name(name))
+        copy.create()
+        copy.save(settings, choice_of(directory, given), data)
+        assert copy.settings() == settings
+        again, weights = copy.whitening()
+        np.testing.assert_array_equal(weights, rehearsed)
+        np.testing.assert_array_equal(again.transform, whitening.transform)
+        assert (again.epsilon, again.owner) == (whitening.epsilon, whitening.owner)
+        found = copy.start()
+        assert (found is None) == (given is None)
+        if found is not None:
+            np.testing.assert_array_equal(found.weight, start.weight)
+            np.testing.assert_array_equal(found.bias, start.bias)
 
 
 def test_outbox_says_nothing_of_the_data(directory):
@@ -126,8 +143,9 @@ class TestDamage:
     def test_whitening(self, directory, content):
         path = directory.private / "whitening.safetensors"
         path.unlink() if content is None else path.write_bytes(content)
-        with pytest.raises(InputError, match=r"whitening\.safetensors: missing or damaged"):
-            directory.whitening()
+        for read in (directory.whitening, directory.start):
+            with pytest.raises(InputError, match=r"whitening\.safetensors: missing or damaged"):
+                read()
 
 
 class TestOutbox:

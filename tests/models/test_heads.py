@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from blindtune.errors import InputError, PlanError
-from blindtune.models.heads import Head, head_for, logistic, one_vs_rest, ridge, sigmoid_residual
+from blindtune.models.heads import Head, logistic, one_vs_rest, ridge, sigmoid_residual
 
 
 def polynomial(head: Head, z: np.ndarray) -> np.ndarray:
@@ -49,12 +49,29 @@ def test_programs() -> None:
     assert (head.program.steps, head.program.degree) == (3, 7)
     assert logistic(decay=9.0).program.retain == (0.0, 0.0, 0.0)
     assert head.with_rate(3.0).learning_rates == (3.0, 3.0, 3.0)
+    assert head.program.momentum == ()
+
+
+@given(momentum=st.floats(0.01, 0.99), steps=st.integers(1, 12))
+def test_momentum_is_reached_over_the_first_steps(momentum: float, steps: int) -> None:
+    found = logistic(learning_rates=(1.0,) * steps, momentum=momentum).program.momentum
+    assert len(found) == steps
+    assert found[0] == 0
+    for t, value in enumerate(found):
+        assert value == min(momentum, t / (t + 3))
+
+
+def test_only_heads_that_know_better_start_adapt_or_scale() -> None:
+    head, x, y = one_vs_rest(), np.eye(3), np.arange(3)
+    assert head.begin(x, y, x, y, 3) is None
+    assert head.adapted(x, head.encode(y, 3), 2.5) == head.with_rate(2.5)
+    assert head.scaled_for(99.0) is head
 
 
 @given(st.lists(st.integers(0, 4), min_size=30, max_size=60), st.booleans())
 def test_each_outputs_weights_average_to_one(labels: list[int], balanced: bool) -> None:
     y = np.array([*labels, 0, 1, 2, 3, 4])
-    targets, weights = one_vs_rest(balanced=balanced).encode(y, 5)
+    targets, weights = one_vs_rest(balanced=balanced).weigh(y, 5)
     np.testing.assert_array_equal(targets, np.where(y[:, None] == np.arange(5), 0.5, -0.5))
     np.testing.assert_allclose(weights.mean(axis=0), 1)
     if balanced:
@@ -64,15 +81,31 @@ def test_each_outputs_weights_average_to_one(labels: list[int], balanced: bool) 
         assert (weights == 1).all()
 
 
-def test_encodings_of_every_kind() -> None:
+@given(
+    head=st.sampled_from([logistic(degree=3), logistic(balanced=False), ridge("binary"), logistic(degree=1)]),
+    labels=st.lists(st.integers(0, 1), min_size=1, max_size=20),
+)
+def test_what_is_encrypted_of_a_row_is_weighted(head: Head, labels: list[int]) -> None:
+    y = np.array([*labels, 0, 1])
+    targets, weights = head.weigh(y, 1)
+    encoded = head.encode(y, 1)
+    assert encoded.targets.shape == (len(y), 1)
+    assert encoded.coefficients.shape == ((head.degree + 1) // 2, len(y), 1)
+    for row in range(len(y)):
+        assert encoded.targets[row, 0] == pytest.approx(weights[row, 0] * targets[row, 0])
+        for power, c in enumerate(head.coefficients):
+            assert encoded.coefficients[power, row, 0] == pytest.approx(weights[row, 0] * c)
+
+
+def test_targets_of_every_kind() -> None:
     binary = np.array([0, 1, 1, 0])
-    np.testing.assert_array_equal(logistic().encode(binary, 1)[0], [[-0.5], [0.5], [0.5], [-0.5]])
-    np.testing.assert_array_equal(ridge("binary").encode(binary, 1)[0], [[-1], [1], [1], [-1]])
+    np.testing.assert_array_equal(logistic().weigh(binary, 1)[0], [[-0.5], [0.5], [0.5], [-0.5]])
+    np.testing.assert_array_equal(ridge("binary").weigh(binary, 1)[0], [[-1], [1], [1], [-1]])
     columns = np.array([[0, 1], [1, 0], [1, 1]])
-    np.testing.assert_array_equal(one_vs_rest("multilabel").encode(columns, 2)[0], columns - 0.5)
-    np.testing.assert_array_equal(ridge("multiclass").encode(np.array([0, 1, 0]), 2)[0][:, 0], [1, -1, 1])
+    np.testing.assert_array_equal(one_vs_rest("multilabel").weigh(columns, 2)[0], columns - 0.5)
+    np.testing.assert_array_equal(ridge("multiclass").weigh(np.array([0, 1, 0]), 2)[0][:, 0], [1, -1, 1])
     values = np.array([0.5, -2.0])
-    targets, weights = ridge().encode(values, 1)
+    targets, weights = ridge().weigh(values, 1)
     np.testing.assert_array_equal(targets[:, 0], values)
     assert (weights == 1).all()
 
@@ -111,18 +144,10 @@ def test_labels_that_do_not_fit(head: Head, labels: Any, outputs: int) -> None:
         {"learning_rates": (4.0, 0.0)},
         {"interval": 0.0},
         {"decay": -0.1},
+        {"momentum": -0.1},
+        {"momentum": 1.0},
     ],
 )
 def test_heads_that_cannot_be(options: dict[str, Any]) -> None:
     with pytest.raises(PlanError):
         logistic(**options)
-
-
-def test_heads_by_name() -> None:
-    assert head_for("logistic", 1).kind == "binary"
-    assert head_for("logistic", 3).kind == "multiclass"
-    assert head_for("ridge", 1).kind == "binary"
-    assert head_for("ridge", 4).kind == "multiclass"
-    assert head_for("logistic", 1, degree=3).degree == 3
-    with pytest.raises(PlanError, match=r"no head named svm.*one-vs-rest"):
-        head_for("svm", 1)

@@ -15,10 +15,9 @@ from blindtune.client.prepare import ENOUGH_ROWS, FOLDS, folds_of
 from blindtune.errors import PlanError
 from blindtune.he.clear import ClearEngine
 from blindtune.imaging import Embeddings
-from blindtune.kernels.executor import SerialExecutor
 from blindtune.kernels.layout import Layout
 from blindtune.kernels.packing import unpack_weights
-from blindtune.kernels.training import Trainer, train
+from blindtune.kernels.training import Trainer
 from blindtune.models.heads import Head, logistic, one_vs_rest, ridge
 from blindtune.models.rehearsal import Rehearsal, refuse_outside, rehearse, tune
 from blindtune.models.whitening import Whitening
@@ -37,14 +36,15 @@ def cohort(seed: int, rows: int = 300, classes: int = 2) -> tuple[np.ndarray, np
 
 def slowly(x: np.ndarray, y: np.ndarray, s: np.ndarray, head: Head) -> np.ndarray:
     """The update of the documentation, row by row."""
-    w = np.zeros((x.shape[1], y.shape[1]))
-    for rate in head.learning_rates:
+    w = before = np.zeros((x.shape[1], y.shape[1]))
+    for t, rate in enumerate(head.learning_rates):
         gradient = np.zeros_like(w)
         for row in range(len(x)):
             z = x[row] @ w
             p = sum(c * z ** (2 * k + 1) for k, c in enumerate(head.coefficients))
             gradient += np.outer(x[row], s[row] * (y[row] - p))
-        w = max(0.0, 1 - rate * head.decay) * w + rate / len(x) * gradient
+        pushed = min(head.momentum, t / (t + 3)) * (w - before)
+        before, w = w, max(0.0, 1 - rate * head.decay) * w + pushed + rate / len(x) * gradient
     return w
 
 
@@ -54,15 +54,17 @@ def slowly(x: np.ndarray, y: np.ndarray, s: np.ndarray, head: Head) -> np.ndarra
         (logistic(learning_rates=(4.0, 3.0, 4.0), decay=0.02), 2),
         (one_vs_rest(degree=3, interval=6.0, learning_rates=(2.0, 2.0)), 3),
         (ridge("multiclass"), 3),
+        (logistic(learning_rates=(3.0, 2.0, 3.0), momentum=0.3), 2),
+        (ridge("multiclass", learning_rates=(0.9,) * 4, momentum=0.5, decay=0.05), 3),
     ],
 )
 def test_rehearsal_is_the_documented_update_and_the_engines(head: Head, classes: int) -> None:
     features, labels = cohort(0, classes=classes)
     outputs = 1 if classes == 2 else classes
     x = Whitening.fit(features, 7, 0.05, "north").apply(features)
-    y, s = head.encode(labels, outputs)
-    done = rehearse(x, y, s, head)
-    np.testing.assert_allclose(done.weights, slowly(x, y, s, head), atol=1e-9)
+    encoded = head.encode(labels, outputs)
+    done = rehearse(x, encoded, head)
+    np.testing.assert_allclose(done.weights, slowly(x, *head.weigh(labels, outputs), head), atol=1e-9)
     assert len(done.largest) == head.steps
     assert done.largest[0] == 0
 
@@ -70,18 +72,16 @@ def test_rehearsal_is_the_documented_update_and_the_engines(head: Head, classes:
     layout = Layout(512, 4, (4,), 2, 3, 1)
     engine = ClearEngine(p, layout.keys())
     scaling = Scaling(head.interval, head.learning_rates[0], len(x))
-    data, residuals, targets = {}, {}, {}
-    for name, vectors in encode(x, y, s, head, layout, scaling):
+    data, residuals = {}, {}
+    for name, vectors in encode(x, encoded, head, layout, scaling):
         kind, *numbers = name.split("-")
         found = [engine.encrypt(v) for v in vectors]
         if kind == "data":
             i, j = map(int, numbers)
             data.update({(i, j, k // layout.baby, k % layout.baby): c for k, c in enumerate(found)})
         else:
-            {"target": targets, "residual": residuals}[kind][tuple(map(int, numbers))] = found
-    trained = train(
-        SerialExecutor(Trainer(engine, layout, data, residuals, targets)), layout, head.program, p.levels
-    )
+            residuals[tuple(map(int, numbers))] = found
+    trained = Trainer(engine, layout, data, residuals).train(head.program)
     slots = [engine.decrypt(c) for c in trained[0]]
     head_slots = unpack_weights(slots, layout)[: x.shape[1], :outputs]
     # The engine trains scaled weights: the rehearsal's, up to one public factor.
@@ -93,12 +93,12 @@ def test_logits_that_leave_the_interval_are_refused() -> None:
     features, labels = cohort(1)
     head = logistic(interval=1.0, learning_rates=(4.0, 4.0, 4.0))
     x = Whitening.fit(features, 9, 0.01, "north").apply(features)
-    done = rehearse(x, *head.encode(labels, 1), head)
+    done = rehearse(x, head.encode(labels, 1), head)
     assert not done.inside(head)
     with pytest.raises(PlanError, match=r"step 2: the largest .* fitted up to 1\. Lower the learning rate"):
         refuse_outside(done, head)
     wide = logistic(interval=12.0, learning_rates=(2.0, 2.0))
-    fine = rehearse(x, *wide.encode(labels, 1), wide)
+    fine = rehearse(x, wide.encode(labels, 1), wide)
     assert fine.inside(wide)
     refuse_outside(fine, wide)
 
@@ -107,7 +107,7 @@ def test_logits_that_leave_the_interval_are_refused() -> None:
 def test_divergence_is_refused_whatever_the_degree(head: Head) -> None:
     features, labels = cohort(2)
     x = Whitening.fit(features, 9, 0.01, "north").apply(features)
-    done = rehearse(x, *head.encode(labels, 1), head)
+    done = rehearse(x, head.encode(labels, 1), head)
     assert np.isfinite(done.weights).all()
     assert not done.inside(head)
     with pytest.raises(PlanError, match="rehearsal"):
@@ -143,7 +143,7 @@ def test_tuning_chooses_the_best_that_stays_inside(classes: int) -> None:
     folds = five_folds(np.concatenate([train_rows, held]))
     seen: list[tuple[int, int]] = []
     best = tune(
-        x, y, train_rows, folds, head, outputs, "north", **GRID, on_done=lambda *done: seen.append(done)
+        x, y, train_rows, held, folds, head, outputs, "north", **GRID, on_done=lambda *done: seen.append(done)
     )
     assert seen == [(1, 5), (2, 5), (3, 5), (4, 5), (5, 5)]
     assert best.rehearsal.inside(best.head)
@@ -151,7 +151,7 @@ def test_tuning_chooses_the_best_that_stays_inside(classes: int) -> None:
     assert best.whitening.owner == "north"
     for k, epsilon, rate in product(GRID["directions"], GRID["epsilons"], (1.0, 4.0)):
         one = {"directions": (int(k),), "epsilons": (epsilon,), "rates": (rate,)}
-        alone = tune(x, y, train_rows, folds, head, outputs, "north", **one)
+        alone = tune(x, y, train_rows, held, folds, head, outputs, "north", **one)
         assert alone.loss >= best.loss - 1e-9
         if (best.whitening.columns - 1, best.whitening.epsilon, best.head.learning_rates[0]) == tuple(
             v[0] for v in one.values()
@@ -166,13 +166,18 @@ def test_tuning_chooses_the_best_that_stays_inside(classes: int) -> None:
 def test_the_choice_is_rehearsed_on_the_training_rows_alone() -> None:
     x, y = cohort(10, rows=300)
     train_rows = np.arange(200)
-    best = tune(x, y, train_rows, five_folds(np.arange(300)), logistic(), 1, "north", **GRID)
+    best = tune(
+        x, y, train_rows, np.arange(200, 300), five_folds(np.arange(300)), logistic(), 1, "north", **GRID
+    )
     k, epsilon = best.whitening.columns - 1, best.whitening.epsilon
     white = Whitening.fit(x[train_rows], k, epsilon, "north")
     np.testing.assert_allclose(best.whitening.transform, white.transform)
     np.testing.assert_allclose(best.whitening.mean, white.mean)
-    targets, weights = best.head.encode(y[train_rows], 1)
-    done = rehearse(white.apply(x[train_rows]), targets, weights, best.head)
+    encoded = best.head.encode(y[train_rows], 1)
+    np.testing.assert_array_equal(best.encoded.targets, encoded.targets)
+    np.testing.assert_array_equal(best.encoded.coefficients, encoded.coefficients)
+    assert best.start is None
+    done = rehearse(white.apply(x[train_rows]), encoded, best.head)
     np.testing.assert_allclose(best.rehearsal.weights, done.weights)
     assert best.rehearsal.largest == pytest.approx(done.largest)
 
@@ -181,10 +186,10 @@ def test_rows_in_no_fold_and_not_in_training_have_no_say() -> None:
     x, y = cohort(11, rows=300)
     train_rows, held, test = rows_of(150, 50, 100)
     folds = five_folds(np.concatenate([train_rows, held]))
-    one = tune(x, y, train_rows, folds, logistic(), 1, "north", **GRID)
+    one = tune(x, y, train_rows, held, folds, logistic(), 1, "north", **GRID)
     spoiled, wrong = x.copy(), y.copy()
     spoiled[test], wrong[test] = np.nan, 7
-    other = tune(spoiled, wrong, train_rows, folds, logistic(), 1, "north", **GRID)
+    other = tune(spoiled, wrong, train_rows, held, folds, logistic(), 1, "north", **GRID)
     assert other.loss == one.loss
     np.testing.assert_array_equal(other.rehearsal.weights, one.rehearsal.weights)
 
@@ -195,8 +200,8 @@ def test_the_loss_is_that_of_rows_that_were_not_fitted_on() -> None:
     x, y = rng.normal(size=(60, 40)), np.arange(60) % 2
     one = {"directions": (39,), "epsilons": (0.01,), "rates": (4.0,)}
     rows = np.arange(60)
-    honest = tune(x, y, rows, five_folds(rows), logistic(), 1, "north", **one)
-    fitted = tune(x, y, rows, [(rows, rows)], logistic(), 1, "north", **one)
+    honest = tune(x, y, rows, rows, five_folds(rows), logistic(), 1, "north", **one)
+    fitted = tune(x, y, rows, rows, [(rows, rows)], logistic(), 1, "north", **one)
     assert fitted.loss < 0.4
     assert honest.loss > 0.6
 
@@ -207,7 +212,8 @@ def test_a_larger_fold_counts_for_more() -> None:
     small, large = (rows[40:], rows[:40]), (rows[:120], rows[120:])
     one = {"directions": (9,), "epsilons": (0.1,), "rates": (4.0,)}
     a, b, both = (
-        tune(x, y, rows, f, logistic(), 1, "north", **one).loss for f in ([small], [large], [small, large])
+        tune(x, y, rows, rows, f, logistic(), 1, "north", **one).loss
+        for f in ([small], [large], [small, large])
     )
     assert both == pytest.approx((40 * a + 80 * b) / 120)
 
@@ -222,11 +228,13 @@ def test_a_choice_that_leaves_the_interval_on_the_training_rows_gives_way_to_the
     options = {"directions": (9,), "epsilons": (0.03,)}
     fast, slow = (4.0,), (0.5,)
     head = logistic(interval=INTERVAL)
-    judged = {r: tune(x, y, noisy, folds, head, 1, "north", rates=r, **options).loss for r in (fast, slow)}
+    judged = {
+        r: tune(x, y, noisy, held, folds, head, 1, "north", rates=r, **options).loss for r in (fast, slow)
+    }
     assert judged[fast] < judged[slow]
     with pytest.raises(PlanError, match="leaves the polynomial's interval in step"):
-        tune(x, y, train_rows, folds, head, 1, "north", rates=fast, **options)
-    best = tune(x, y, train_rows, folds, head, 1, "north", rates=fast + slow, **options)
+        tune(x, y, train_rows, held, folds, head, 1, "north", rates=fast, **options)
+    best = tune(x, y, train_rows, held, folds, head, 1, "north", rates=fast + slow, **options)
     assert best.head.learning_rates[0] == slow[0]
     assert best.loss == judged[slow]
 
@@ -238,7 +246,7 @@ def test_tuning_without_any_safe_configuration_says_so() -> None:
     with pytest.raises(
         PlanError, match=r"leaves the polynomial's interval in step 2.*Lower the learning rate"
     ):
-        tune(x, y, rows, five_folds(rows), logistic(interval=0.5), 1, "north", **one)
+        tune(x, y, rows, rows, five_folds(rows), logistic(interval=0.5), 1, "north", **one)
 
 
 def test_a_fold_that_leaves_the_interval_is_enough_for_a_refusal() -> None:
@@ -248,9 +256,9 @@ def test_a_fold_that_leaves_the_interval_is_enough_for_a_refusal() -> None:
     y[train_rows] = np.where(np.arange(150) % 10 < 4, 1 - y[train_rows], y[train_rows])
     one = {"directions": (9,), "epsilons": (0.03,), "rates": (4.0,)}
     head = logistic(interval=INTERVAL)
-    tune(x, y, train_rows, [(train_rows, held)], head, 1, "north", **one)
+    tune(x, y, train_rows, held, [(train_rows, held)], head, 1, "north", **one)
     with pytest.raises(PlanError, match=r"every configuration leaves .* interval on some fold"):
-        tune(x, y, train_rows, [(train_rows, held), (fit, held)], head, 1, "north", **one)
+        tune(x, y, train_rows, held, [(train_rows, held), (fit, held)], head, 1, "north", **one)
 
 
 def test_tuning_for_regression() -> None:
@@ -258,7 +266,7 @@ def test_tuning_for_regression() -> None:
     truth = x @ np.linspace(-1, 1, 10)
     train_rows, held = rows_of(300, 300)
     one = {"directions": (9,), "epsilons": (0.03,), "rates": (0.9,)}
-    best = tune(x, truth, train_rows, five_folds(train_rows), ridge(), 1, "north", **one)
+    best = tune(x, truth, train_rows, held, five_folds(train_rows), ridge(), 1, "north", **one)
     predicted = best.whitening.apply(x[held]) @ best.rehearsal.weights
     assert np.corrcoef(predicted[:, 0], truth[held])[0, 1] > 0.95
 
