@@ -29,6 +29,7 @@ SEED_BYTES = 64
 
 _HEADER = struct.Struct("<4sBBBBII")
 _SEEDED, _PRODUCT = 1, 2
+_AGAIN = "Encrypt the study again and compare the checksums."
 
 Residues = NDArray[np.uint64]
 
@@ -138,14 +139,14 @@ def read_header(data: bytes, parameters: Parameters) -> Header:
         EngineError: not a blob of ours, of other parameters, or truncated.
     """
     if len(data) < _HEADER.size or data[:4] != MAGIC:
-        raise EngineError("neither a ciphertext nor a key of this format")
+        raise EngineError("neither a ciphertext nor a key of this format", remedy=_AGAIN)
     _, kind, flags, size, log2n, limbs, element = _HEADER.unpack_from(data)
     if kind not in list(Kind) or flags > (_SEEDED | _PRODUCT) or 1 << log2n != parameters.ring_degree:
-        raise EngineError("a ciphertext or key of other parameters, or of a newer version")
+        raise EngineError("a ciphertext or key of other parameters, or of a newer version", remedy=_AGAIN)
     header = Header(Kind(kind), limbs, size, bool(flags & _SEEDED), bool(flags & _PRODUCT), element)
     header.check(parameters)
     if len(data) != header.bytes(parameters):
-        raise EngineError("a ciphertext or key is truncated, or of other parameters")
+        raise EngineError("a ciphertext or key is truncated, or of other parameters", remedy=_AGAIN)
     return header
 
 
@@ -185,7 +186,7 @@ def expand(data: bytes, header: Header, parameters: Parameters, out: Residues | 
         with ThreadPoolExecutor(workers) as pool:
             good = all(pool.map(component, range(count)))
     if not good:
-        raise EngineError("residues that are not below their primes: damaged, or of other parameters")
+        raise EngineError("residues that are not below their primes: damaged", remedy=_AGAIN)
     return found
 
 
