@@ -2,7 +2,7 @@
 
 The binding hands out no residues, and what it saves is always compressed, which takes longer than to
 encrypt. So residues are copied out of the objects themselves: pybind11 keeps the C++ pointer 16 bytes
-after the Python object, and SEAL 4's layout has not changed since 4.0. Every field that is known from
+after the Python object, and the layout is that of SEAL 4.3 (and 4.4). Every field that is known from
 elsewhere is compared first; a SEAL of another layout is refused. Into SEAL, its own stream format does,
 and SEAL checks what it loads.
 """

@@ -18,10 +18,8 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 from numpy.typing import NDArray
 
-SEED_BYTES = 64
-
 _LANES = 8
-helpers: Any = cgutils
+_helpers: Any = cgutils
 _I64 = ir.IntType(64)
 _VECTOR = ir.VectorType(_I64, _LANES)
 _U = np.uint64
@@ -110,14 +108,14 @@ def _compression(context: Any, state: Any, message: Any, count: Any, last: Any) 
             return builder.or_(right, builder.shl(value, constant(64 - bits)))
 
         table = ir.Constant(ir.ArrayType(_I64, 160), [64 * word for order in _SIGMA for word in order])
-        schedule = helpers.global_constant(builder, "blake2b_schedule", table)
+        schedule = _helpers.global_constant(builder, "blake2b_schedule", table)
         before = [load(state, row) for row in range(8)]
         v = [*before, *(constant(x) for x in _INITIAL)]
         v[12] = builder.xor(v[12], spread(count))
         v[14] = builder.xor(v[14], spread(last))
         kept = [helpers.alloca_once_value(builder, x) for x in v]
         # A loop over the rounds: unrolled, the compiler would take many seconds.
-        with helpers.for_range(builder, ir.Constant(_I64, 12)) as loop:
+        with _helpers.for_range(builder, ir.Constant(_I64, 12)) as loop:
             turn = builder.urem(loop.index, ir.Constant(_I64, 10))
             v = [builder.load(x) for x in kept]
             for i, (a, b, c, d) in enumerate(_MIXES):
