@@ -63,7 +63,7 @@ PEERS = {
         ),
         Peer(
             "openfhe",
-            "OpenFHE, Nesterov and bootstrapping",
+            "our circuit on OpenFHE (Nesterov, bootstrapping)",
             "openfhe_nag.py",
             "3.10",
             ("openfhe==1.6.1.0.22.4", "numpy==2.2.6"),

@@ -8,6 +8,7 @@ TITLES = {
     "breast": "breast cancer table",
     "xrays": "X-rays, principal directions",
     "xrays-192": "X-rays, all features of DeiT-tiny",
+    "infant-mortality": "quoted, not run: US infant mortality",
 }
 
 
