@@ -113,7 +113,7 @@ def _compression(context: Any, state: Any, message: Any, count: Any, last: Any) 
         v = [*before, *(constant(x) for x in _INITIAL)]
         v[12] = builder.xor(v[12], spread(count))
         v[14] = builder.xor(v[14], spread(last))
-        kept = [helpers.alloca_once_value(builder, x) for x in v]
+        kept = [_helpers.alloca_once_value(builder, x) for x in v]
         # A loop over the rounds: unrolled, the compiler would take many seconds.
         with _helpers.for_range(builder, ir.Constant(_I64, 12)) as loop:
             turn = builder.urem(loop.index, ir.Constant(_I64, 10))
