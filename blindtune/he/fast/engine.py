@@ -262,10 +262,8 @@ class FastEngine(CheckedEngine):
         p = np.zeros(tasks.PARAMETERS, np.int64)
         p[tasks.DEGREE], p[tasks.LOG_DEGREE] = n, n.bit_length() - 1
         p[tasks.LIMBS], p[tasks.COUNT], p[tasks.SIZE] = limbs, count, size
-        p[tasks.STRIDE], p[tasks.BATCH] = (
-            self._chain.stride,
-            min(MAX_BATCH, max(4, _ROOM_FOR_DIGITS // (8 * n))),
-        )
+        p[tasks.STRIDE] = self._chain.stride
+        p[tasks.BATCH] = min(MAX_BATCH, max(4, _ROOM_FOR_DIGITS // (8 * n)))
         return p, np.zeros((count, tasks.OPERANDS), np.int64)
 
     def _run(

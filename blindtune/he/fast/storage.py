@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import mmap
+import threading
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -36,25 +37,28 @@ class Buffer:
 
 
 class Pool:
-    """Hands out buffers; appending to and popping from its lists is atomic, so threads may share it."""
+    """Hands out buffers; threads may share it."""
 
     def __init__(self) -> None:
         self.free: defaultdict[int, list[int]] = defaultdict(list)
         self._slabs: list[NDArray[np.uint8]] = []
         self._used = 0
+        self._lock = threading.Lock()
 
     def take(self, size: int) -> Buffer:
         """A buffer of at least ``size`` bytes, aligned, its contents undefined."""
         size = -(-size // _STEP) * _STEP
         try:
+            # Without the lock, which a buffer that is forgotten in the middle of this could not take.
             return Buffer(self, self.free[size].pop(), size)
         except IndexError:
             pass
-        if not self._slabs or self._used + size > self._slabs[-1].nbytes:
-            self._slabs.append(_pages(max(size, _SLAB)))
-            self._used = 0
-        address = self._slabs[-1].ctypes.data + self._used
-        self._used += size
+        with self._lock:
+            if not self._slabs or self._used + size > self._slabs[-1].nbytes:
+                self._slabs.append(_pages(max(size, _SLAB)))
+                self._used = 0
+            address = self._slabs[-1].ctypes.data + self._used
+            self._used += size
         return Buffer(self, address, size)
 
 

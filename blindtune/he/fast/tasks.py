@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import threading
 from collections.abc import Sequence
 from functools import cache
 from typing import Any
@@ -227,6 +228,14 @@ _run_on_this_thread = cached(numba.njit, _on_this_thread, nogil=True)
 _run_on_threads = cached(numba.njit, _on_threads, nogil=True, parallel=True)
 
 
+# Engines take turns: they would share the same processors, and not every threading layer of numba's can be
+# entered twice at once.
+_one_at_a_time = threading.Lock()
+
+# Sums of so few residues are over before another thread has woken up.
+_LIGHT, _SMALL = (ADD, SUBTRACT, SCALE), 1 << 20
+
+
 class Runner:
     """Runs jobs on a number of threads, with working room for each.
 
@@ -267,8 +276,12 @@ class Runner:
                 ctypes.memset(buffer.address, 0, room)
         counters, listed = aligned((len(phases), 8), np.int64), np.array(phases, np.int64)
         job = np.array([p.ctypes.data, x.ctypes.data, *self._tables], np.int64)
-        run = _run_on_this_thread
-        if self.threads > 1:
-            run = _run_on_threads
-            numba.set_num_threads(self.threads)
-        run(self._drain, 0, listed, counters.ctypes.data, job, self._scratch)
+        arguments = self._drain, 0, listed, counters.ctypes.data, job, self._scratch
+        if self.threads == 1 or all(
+            kind in _LIGHT and tasks * int(p[DEGREE]) < _SMALL for kind, tasks in phases
+        ):
+            _run_on_this_thread(*arguments)
+        else:
+            with _one_at_a_time:
+                numba.set_num_threads(self.threads)
+                _run_on_threads(*arguments)
