@@ -96,7 +96,9 @@ def aligned(shape: Sequence[int], kind: DTypeLike) -> NDArray[Any]:
 def view(address: int, shape: Sequence[int], kind: DTypeLike) -> NDArray[Any]:
     """An array at an address; whoever owns the memory must outlive it."""
     size = int(np.prod(shape)) * np.dtype(kind).itemsize
-    return np.frombuffer((ctypes.c_uint8 * size).from_address(address), kind).reshape(shape)
+    memory: Any = (ctypes.c_uint8 * size).from_address(address)
+    found: NDArray[Any] = np.frombuffer(memory, np.uint8).view(kind)
+    return found.reshape(shape)
 
 
 def _pages(size: int) -> NDArray[np.uint8]:

@@ -139,8 +139,9 @@ def _outer_inverse(stages: int) -> Any:
 def _inverse_stage(v: Lanes, a: list[Any], stage: int, twiddles: Any, q2: Value, negated: Value) -> None:
     h = len(a) >> (stage + 1)
     for u in range(1 << stage):
+        w, ratio = twiddles[u]
         for x in range(2 * u * h, 2 * u * h + h):
-            a[x], a[x + h] = v.inverse(a[x], a[x + h], *twiddles[u], q2, negated)
+            a[x], a[x + h] = v.inverse(a[x], a[x + h], w, ratio, q2, negated)
 
 
 def _last_inverse(narrow: bool) -> Any:
