@@ -33,6 +33,10 @@ def bench(
     from blindtune.client.calibrate import calibrate as measure
     from blindtune.kernels.machine import OPERATIONS, default_path
 
+    targets = [*([default_path()] if calibrate else []), *([out] if out else [])]
+    for path in targets:
+        # Ask before the long work, not after it.
+        render.make_directory(path.parent)
     with render.progress(json_) as shown:
         task = shown.add_task("measuring", total=None)
         found = measure(
@@ -40,10 +44,8 @@ def bench(
             seconds,
             lambda done, total: shown.update(task, completed=done, total=total),
         )
-    targets = [*([default_path()] if calibrate else []), *([out] if out else [])]
     for path in targets:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(found.to_json())
+        _write(path, found.to_json())
     if json_:
         render.print_json({**json.loads(found.to_json()), "files": list(map(str, targets))})
         return
@@ -56,3 +58,22 @@ def bench(
     render.rows(f"{found.name}: ms at the top level, half way down, and at level 1", rows)
     for path in targets:
         render.console().print(f"written: {path}")
+
+
+def _write(path: Path, text: str) -> None:
+    """Write a file that appears whole."""
+    import os
+
+    from blindtune.errors import InputError
+
+    partial = path.with_name(path.name + ".partial")
+    try:
+        partial.write_text(text)
+        os.replace(partial, path)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        raise InputError(
+            f"the machine file cannot be written ({error.strerror})",
+            where=path.name,
+            remedy="Choose another --out.",
+        ) from error

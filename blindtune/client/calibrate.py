@@ -74,7 +74,7 @@ def _samples(engine: Engine, lefts: list[Ciphertext], seconds: float) -> dict[st
     top = engine.parameters.levels
     runs = [
         (level, work)
-        for level in (top, top // 2, top // 6)
+        for level in (top, top // 2, max(1, top // 6))
         for work in _works(engine, [engine.at_level(c, level) for c in lefts])
     ]
     for _, work in runs:

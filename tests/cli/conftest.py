@@ -20,7 +20,10 @@ import numpy as np
 import pytest
 
 TOKEN = "a token for these tests only"
-SECRETS = ("BLINDTUNE_TOKEN", "BLINDTUNE_PASSPHRASE", "BLINDTUNE_SERVER", "BLINDTUNE_DEBUG")
+SECRETS = (
+    *("BLINDTUNE_TOKEN", "BLINDTUNE_PASSPHRASE", "BLINDTUNE_SERVER", "BLINDTUNE_DEBUG"),
+    *("BLINDTUNE_MACHINE", "XDG_CONFIG_HOME"),
+)
 MAIN = (sys.executable, "-m", "blindtune.cli.main")
 
 

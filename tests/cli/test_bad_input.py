@@ -140,6 +140,7 @@ class TestPlans:
             (["--security", 0], ["no security level 0"]),
             (["--degree", 4], ["degree 4", "1, 3, 5 or 7"]),
             (["--head", "forest"], ["no head named forest", "ridge"]),
+            (["--head", "softmax"], ["a softmax head for two classes", "--head logistic"]),
             (["--lanes", 3], ["powers of two"]),
             (["--lanes", 0], ["--lanes", "blindtune plan --help"]),
             (["--steps", 0], ["--steps", "blindtune plan --help"]),

@@ -61,6 +61,11 @@ class TestJson:
 
     def test_plan(self, document, embeddings):
         assert document("plan", "--steps", 1)["ring_degree"] == 8192
+        nine = document("plan", "--classes", 9)
+        assert (nine["head"], nine["steps"], nine["degree"], nine["levels"]) == ("softmax", 4, 1, 10)
+        other = document("plan", "--classes", 9, "--head", "one-vs-rest")
+        assert (other["head"], other["steps"], other["degree"], other["levels"]) == ("one-vs-rest", 3, 7, 11)
+        assert document("plan", "--classes", 4, "--steps", 2)["levels"] == 4
         rehearsed = document("plan", embeddings, "--steps", 1)
         assert (rehearsed["rows"], rehearsed["directions"]) == (42, 15)
         assert sum(rehearsed["operations"].values()) == sum(

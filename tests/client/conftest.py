@@ -18,19 +18,17 @@ from blindtune.he.secret import SecretKey
 from blindtune.imaging import Embeddings
 from blindtune.models.builtin import head_for
 from blindtune.models.heads import Head
+from blindtune.models.softmax import softmax
 from blindtune.plan import insecure_test_parameters
 from blindtune.wire.bundle import Bundle
 from blindtune.wire.study import check_study, dumped, load_engine, load_trainer, write_head
 
-LEVELS = 5
-"""For two steps of degree 3."""
 
-
-def draw(rows: int = 100, classes: int = 3, seed: int = 0) -> Embeddings:
+def draw(rows: int = 100, classes: int = 3, seed: int = 0, separation: float = 1.5) -> Embeddings:
     """Classes that overlap a little, in six features; patients have two rows each."""
     rng = np.random.default_rng(seed)
     labels = np.arange(rows) // 2 % classes
-    features = rng.normal(size=(rows, 6)) + 1.5 * rng.normal(size=(classes, 6))[labels]
+    features = rng.normal(size=(rows, 6)) + separation * rng.normal(size=(classes, 6))[labels]
     splits = np.array(["train", "train", "train", "val", "test"])[np.arange(rows) // 2 // classes % 5]
     patients = tuple(f"patient {i // 2}" for i in range(rows))
     names = tuple(f"class {k}" for k in range(classes))
@@ -63,9 +61,9 @@ def train_bundles() -> Callable[..., None]:
 
 
 def encrypt_small(directory: StudyDirectory, head: Head | None = None, **given: Any) -> SecretKey:
-    """Encrypt a study of three classes with a key of its own."""
-    key = SecretKey.generate(insecure_test_parameters(LEVELS))
+    """Encrypt a study, of three classes unless given others, with a key of its own."""
     head = head or head_for("logistic", 3, learning_rates=(4.0, 4.0), degree=3)
+    key = SecretKey.generate(insecure_test_parameters(head.program.levels))
     prepared = prepare(
         *(given.pop("data", draw()),),
         **{"head": head, "directions": [5], "parameters": key.parameters, **given},
@@ -82,6 +80,23 @@ def _trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     encrypt_small(directory)
     run_training(directory.keys_bundle, [directory.data_bundle], directory.encrypted_head)
     return directory.root
+
+
+@pytest.fixture(scope="session")
+def _trained_softmax(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    directory = StudyDirectory(tmp_path_factory.mktemp("studies") / "softmax")
+    data = draw(400, 5, separation=1.0)
+    # Half a class far out: the discriminant in clear is not the last word.
+    data.features[(data.labels == 4) & (np.arange(400) // 10 % 2 == 0)] += 3
+    encrypt_small(directory, softmax(), data=data, directions=[6])
+    run_training(directory.keys_bundle, [directory.data_bundle], directory.encrypted_head)
+    return directory.root
+
+
+@pytest.fixture
+def started(_trained_softmax: Path, tmp_path: Path) -> StudyDirectory:
+    """A study of five classes under the softmax head, which starts in clear; its encrypted head came back."""
+    return StudyDirectory(Path(shutil.copytree(_trained_softmax, tmp_path / "started")))
 
 
 @pytest.fixture

@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 
 from blindtune.client.decrypt import TRUSTED_DEVIATION, finish, open_head
+from blindtune.client.keyfile import read_key
 from blindtune.client.study import StudyDirectory
 from blindtune.errors import BundleError, InputError, KeyFileError
+from blindtune.models.softmax import step_length
 from blindtune.wire.bundle import Bundle, write_bundle
 
 
@@ -41,6 +43,43 @@ def test_head_is_the_one_of_the_same_steps_in_clear(directory, key):
     assert opened.head.classes == ("class 0", "class 1", "class 2")
     assert opened.head.provenance["trained"] == "encrypted"
     assert opened.head.provenance["security"] == "insecure"
+
+
+class TestStarted:
+    """A head that starts in clear: what comes back is a change of it."""
+
+    def test_start_and_encrypted_change_make_one_head(self, started):
+        opened = open_head(started, read_key(started.key_file))
+        assert opened.deviation < 0.01
+        data, start, (whitening, rehearsed) = started.embeddings(), started.start(), started.whitening()
+        x, held = data.features.astype(float), data.indices("val")
+        change = whitening.apply(x) @ rehearsed
+        length = step_length(start.logits(x[held]), change[held], data.labels[held])
+        assert length > 0
+        wanted = start.logits(x) + length * change
+        np.testing.assert_allclose(opened.head.logits(x), wanted, atol=0.02 * length * np.abs(change).max())
+        assert np.abs(wanted - start.logits(x)).max() > 0.1
+
+    def test_nothing_is_fitted_to_the_validation_rows_twice(self, started):
+        opened = open_head(started, read_key(started.key_file))
+        np.testing.assert_array_equal(opened.head.weight, opened.uncalibrated.weight)
+        np.testing.assert_array_equal(opened.head.bias, opened.uncalibrated.bias)
+        said = opened.head.provenance
+        assert (said["calibration"], said["name"], said["steps"], said["momentum"]) == (
+            *("none", "softmax", 4, 0.5),
+        )
+
+    def test_no_change_is_the_start(self, started):
+        start, (_, rehearsed) = started.start(), started.whitening()
+        head, _ = finish(started, started.settings(), np.zeros_like(rehearsed), "in clear")
+        np.testing.assert_array_equal(head.weight, start.weight.T)
+        np.testing.assert_array_equal(head.bias, start.bias)
+
+    @pytest.mark.parametrize("momentum", [(), (0.0, 0.25, 0.4, 0.4)])
+    def test_other_momentum_is_found_out(self, started, train_bundles, momentum):
+        shutil.rmtree(started.encrypted_head)
+        train_bundles(started.keys_bundle, [started.data_bundle], started.encrypted_head, momentum=momentum)
+        assert open_head(started, read_key(started.key_file)).deviation > 0.01
 
 
 class TestAltered:

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from blindtune.client.decrypt import open_head
-from blindtune.client.evaluate import CLEAR, CONVERGED, ENCRYPTED, SHOWN, evaluate_study, study_summary
+from blindtune.client.evaluate import CLEAR, CONVERGED, ENCRYPTED, SHOWN, START, evaluate_study, study_summary
+from blindtune.client.keyfile import read_key
 from blindtune.errors import InputError, ModelError
 
 
@@ -22,6 +23,7 @@ def test_heads_on_the_test_split(decrypted):
     results = evaluate_study(decrypted, resamples=50)
     assert next(iter(results)) == ENCRYPTED
     assert set(SHOWN) == {ENCRYPTED, CLEAR, CONVERGED} <= set(results)
+    assert START not in results
     data = decrypted.embeddings()
     test = data.indices("test")
     for result in results.values():
@@ -30,6 +32,22 @@ def test_heads_on_the_test_split(decrypted):
     here, clear = results[ENCRYPTED].logits, results[CLEAR].logits
     np.testing.assert_allclose(here, clear, atol=0.02 * np.abs(clear).max())
     assert (here.argmax(1) == clear.argmax(1)).mean() > 0.95
+
+
+def test_beside_the_start_that_nothing_was_encrypted_for(started):
+    opened = open_head(started, read_key(started.key_file))
+    opened.head.save(started.head)
+    opened.uncalibrated.save(started.head / "uncalibrated")
+    results = evaluate_study(started, resamples=50)
+    assert next(iter(results)) == ENCRYPTED
+    data = started.embeddings()
+    test = data.indices("test")
+    start = started.start().logits(data.features[test].astype(float))
+    np.testing.assert_allclose(results[START].logits, start, atol=1e-9)
+    here, clear = results[ENCRYPTED].logits, results[CLEAR].logits
+    np.testing.assert_allclose(here, clear, atol=0.02 * np.abs(clear - start).max() + 1e-4)
+    # Training did something.
+    assert np.abs(here - start).max() > 0.1
 
 
 def test_not_decrypted_yet(directory):

@@ -49,6 +49,29 @@ def test_validation_rows_are_not_whitened_or_trained_on(draw_embeddings):
     np.testing.assert_array_equal(one.choice.rehearsal.weights, other.choice.rehearsal.weights)
 
 
+@pytest.mark.parametrize(("classes", "name"), [(2, "logistic"), (3, "one-vs-rest"), (4, "softmax")])
+def test_the_head_for_so_many_classes(draw_embeddings, classes, name):
+    prepared = prepare(draw_embeddings(240, classes=classes), directions=[5], rates=None)
+    assert prepared.choice.head.name == prepared.plan.head == name
+    assert (prepared.choice.start is not None) == (name == "softmax")
+    assert prepared.plan.program == prepared.choice.head.program
+    assert prepared.accuracy > prepared.converged - 0.15
+
+
+def test_four_classes_that_nothing_tells_apart(draw_embeddings):
+    data = draw_embeddings(240, classes=4)
+    data = replace(data, features=np.ones_like(data.features))
+    with pytest.raises(InputError, match="no discriminant can be made of"):
+        prepare(data, directions=[5])
+
+
+def test_a_class_without_training_row(draw_embeddings):
+    data = draw_embeddings(240, classes=4)
+    splits = np.where((data.splits == "train") & (data.labels == 2), "val", data.splits)
+    with pytest.raises(InputError, match="a class without training rows"):
+        prepare(replace(data, splits=splits), directions=[5])
+
+
 def test_few_rows(draw_embeddings):
     with pytest.raises(InputError, match=r"training and \d+ validation rows"):
         prepare(draw_embeddings(12), head=head(3), **SMALL)
