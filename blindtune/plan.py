@@ -188,10 +188,7 @@ def insecure_test_parameters(levels: int, ring_degree: int = 2048) -> Parameters
 
 def _price(layout: Layout, program: Program, p: Parameters, machine: Machine) -> float:
     """Server seconds, with uploads weighed in at 50 MB/s: a slower link dominates everything else."""
-    sent = (layout.data_ciphertexts + cost.residual_ciphertexts(layout, program)) * (
-        cost.COMPRESSED * p.ring_degree * p.modulus_bits / 8
-    )
-    return cost.estimate(layout, program, p, machine) + sent / 50e6
+    return cost.estimate(layout, program, p, machine) + cost.upload_bytes(layout, program, p) / 50e6
 
 
 def _layouts(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from blindtune.he import blob
 from blindtune.he.clear import CountingEngine
 from blindtune.he.engine import Ledger
 from blindtune.kernels.layout import Layout
@@ -15,9 +16,6 @@ from blindtune.kernels.machine import Machine
 from blindtune.kernels.polynomial import DEPTH
 from blindtune.kernels.training import BATCH, Program, Trainer
 from blindtune.params import Parameters
-
-COMPRESSED = 1.2
-"""Seeded SEAL blobs take this many times the modulus bits: zstd packs 30-bit residues in 64-bit words."""
 
 LOADED = 1.25
 """Loading keys leaves this much of them in the process: SEAL's memory pool keeps what decompression used."""
@@ -54,6 +52,11 @@ class Cost:
 def residual_ciphertexts(layout: Layout, program: Program) -> int:
     """Ciphertexts of targets and coefficients."""
     return layout.weight_blocks * layout.row_blocks * (max(program.sets) + 1) * program.terms
+
+
+def upload_bytes(layout: Layout, program: Program, p: Parameters) -> int:
+    """Bytes of all encrypted data, targets and coefficients."""
+    return (layout.data_ciphertexts + residual_ciphertexts(layout, program)) * blob.fresh_bytes(p)
 
 
 def residue_bytes(p: Parameters) -> list[int]:
@@ -108,14 +111,10 @@ def count(layout: Layout, program: Program, p: Parameters) -> Ledger:
 
 def predict(layout: Layout, program: Program, p: Parameters) -> Cost:
     """The cost of a study."""
-    bits = p.modulus_bits
-    digits = len(p.primes) - 1
-    seeded = COMPRESSED * p.ring_degree / 8
-    data = layout.data_ciphertexts + residual_ciphertexts(layout, program)
     return Cost(
         operations=count(layout, program, p),
-        upload_bytes=int(data * seeded * (bits - _special_bits(p))),
-        key_bytes=int((len(layout.keys().rotations) + 2) * digits * seeded * bits),
+        upload_bytes=upload_bytes(layout, program, p),
+        key_bytes=(len(layout.keys().rotations) + 2) * blob.key_bytes(p),
         memory_bytes=memory_bytes(layout, program, p),
     )
 
@@ -147,7 +146,3 @@ def estimate(layout: Layout, program: Program, p: Parameters, machine: Machine) 
             total += price("rotate", level, columns * (layout.baby - 1) * heads, layout.baby - 1)
             total += price("relinearise", level - 2, blocks * 7 * heads, 7 * batches)
     return total
-
-
-def _special_bits(p: Parameters) -> int:
-    return p.primes[-1].bit_length()

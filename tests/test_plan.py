@@ -43,8 +43,9 @@ def test_parameters_are_secure_and_of_the_smallest_ring(levels: int, security: i
     assert (p.ring_degree, p.levels, p.security) == (least, levels, security)
     assert p.modulus_bits <= table[least]
     assert p.scale_bits in SCALES
-    assert (min(SCALES), max(SCALES)) == (28, 38)
-    if p.scale_bits < 38:
+    # Above 31 bits a residue takes eight bytes instead of four; below 28 the noise begins to show.
+    assert (min(SCALES), max(SCALES)) == (28, 31)
+    if p.scale_bits < max(SCALES):
         assert bits(p.scale_bits + 1) > table[least], "a larger scale would have fitted"
     assert [q.bit_length() for q in (p.primes[0], p.primes[-1])] == [
         p.scale_bits + HEADROOM_BITS,
@@ -148,13 +149,14 @@ def test_test_parameters_call_themselves_insecure() -> None:
     assert insecure_test_parameters(3).security_name == "insecure"
 
 
-def test_predicted_bytes_are_within_a_tenth_of_what_seal_writes() -> None:
+def test_predicted_bytes_are_those_that_are_written() -> None:
     p = ParametersLiteral(16384, 11).checked()
     layout, program = Layout(p.slots, 2, (64,), 8, 1, 1), logistic().program
     found, key = cost.predict(layout, program, p), SecretKey.generate(p)
     rng = np.random.default_rng(0)
     sizes = [len(key.encrypt(rng.normal(size=p.slots) + 1j * rng.normal(size=p.slots))) for _ in range(2)]
     count = layout.data_ciphertexts + cost.residual_ciphertexts(layout, program)
-    assert found.upload_bytes == pytest.approx(count * np.mean(sizes), rel=0.1)
+    assert found.upload_bytes == count * sizes[0]
+    assert sizes[0] == sizes[1]
     keys = len(layout.keys().rotations) + 2
-    assert found.key_bytes == pytest.approx(keys * len(key.relinearisation_key()), rel=0.1)
+    assert found.key_bytes == keys * len(key.relinearisation_key())

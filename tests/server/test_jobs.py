@@ -111,7 +111,7 @@ def test_whole_parts_of_nonsense_are_a_failure_in_one_line(study, server):
     store.states.queue(study.id)
     until(lambda: state(store, study) == "failed")
     assert store.states.study(study.id)["error"] == (
-        "part data-0-0: a ciphertext does not load: damaged, or of other parameters"
+        "part data-0-0: neither a ciphertext nor a key of this format"
     )
 
 
