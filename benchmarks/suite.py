@@ -66,7 +66,8 @@ def main() -> None:
     if "kernels" in given.parts:
         script("benchmarks.kernels", "--out", str(RESULTS / "kernels.json"))
     if "peers" in given.parts:
-        script("benchmarks.peers", "--work", str(given.work / "peers"), "--out", str(RESULTS / "peers.json"))
+        arguments = ["--work", str(given.work / "peers"), "--shared", str(given.shared)]
+        script("benchmarks.peers", *arguments, "--out", str(RESULTS / "peers.json"))
     write_page()
 
 

@@ -8,6 +8,7 @@ import numpy as np
 
 from blindtune import __version__
 from blindtune.client.decrypt import finish
+from blindtune.client.prepare import ENOUGH_ROWS
 from blindtune.client.study import Settings, StudyDirectory
 from blindtune.errors import InputError
 from blindtune.models.linear import LinearHead
@@ -51,7 +52,9 @@ def evaluate_study(directory: StudyDirectory, *, resamples: int = 1000) -> dict[
     if settings.kind in ("binary", "multiclass"):
         train, held = data.indices("train"), data.indices("val")
         splits = (data.features[train], data.labels[train], data.features[held], data.labels[held])
-        weightings: dict[str, Literal["balanced"] | None] = {CONVERGED: None, BALANCED: "balanced"}
+        weightings: dict[str, Literal["balanced"] | None] = {CONVERGED: None}
+        if len(train) <= ENOUGH_ROWS:
+            weightings[BALANCED] = "balanced"
         for name, weights in weightings.items():
             converged = converged_softmax(*splits, weights=weights)
             logits[name] = np.asarray(converged.logits(features)).reshape(len(test), -1)

@@ -7,7 +7,6 @@ penalty is chosen on the validation set; the test set is never seen here.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -25,7 +24,7 @@ Weights = Literal["balanced"]
 C_GRID = tuple(float(c) for c in np.logspace(-5, 3, 9))
 #: After this many rises of the validation loss in a row, weaker penalties are not tried.
 _PATIENCE = 2
-_ITERATIONS, _ROUNDS, _TOLERANCE = 500, 6, 1e-5
+_ITERATIONS, _TOLERANCE, _CHANGE = 1000, 2e-5, 1e-7
 
 
 @dataclass(frozen=True)
@@ -134,30 +133,78 @@ def _best_logistic(
     x: Floats, labels: Integers, held_x: Floats, held: Integers, share: Floats
 ) -> tuple[Floats, Floats, float, bool]:
     """Fit from the strongest penalty to weaker ones, each from the last solution."""
-    from sklearn.linear_model import LogisticRegression
+    problem = _Logistic(x, labels, share)
 
     def fits() -> Iterable[tuple[float, tuple[Floats, Floats, float, bool]]]:
-        model = LogisticRegression(max_iter=_ITERATIONS, tol=_TOLERANCE, warm_start=True)
         for c in C_GRID:
-            converged = _fit(model.set_params(C=c), x, labels, share[labels])
-            coef, intercept = model.coef_.copy(), model.intercept_.copy()
+            converged = problem.fit(c)
+            coef, intercept = problem.coef, problem.intercept
             loss = _log_loss(held_x @ coef.T + intercept, held, share[held])
             yield loss, (coef, intercept, c, converged)
 
     return _least(fits())
 
 
-def _fit(model: Any, x: Floats, labels: Integers, row_weights: Floats) -> bool:
-    """Fit, going on from where the solver stopped; False if it still has not converged."""
-    from sklearn.exceptions import ConvergenceWarning
+class _Logistic:
+    """Penalised logistic regression as scikit-learn defines it, solved in scaled principal directions.
 
-    for _ in range(_ROUNDS):
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ConvergenceWarning)
-            model.fit(x, labels, sample_weight=row_weights)
-        if int(np.max(model.n_iter_)) < _ITERATIONS:
-            return True
-    return False
+    There L-BFGS takes tens of steps instead of many hundreds, which decides about 50,000 rows.
+    """
+
+    def __init__(self, x: Floats, labels: Integers, share: Floats) -> None:
+        values, self._vectors = np.linalg.eigh(x.T @ x / len(x))
+        self._values = np.maximum(values, 0.0)
+        self._x = np.hstack([x @ self._vectors, np.ones((len(x), 1))])
+        truth = np.eye(len(share))[labels]
+        self._truth = truth[:, 1:] if len(share) == 2 else truth
+        self._weights = share[labels][:, None]
+        self._at = np.zeros((self._x.shape[1], self._truth.shape[1]))
+
+    @property
+    def coef(self) -> Floats:
+        """(K, d)."""
+        return np.ascontiguousarray((self._vectors @ self._at[:-1]).T, np.float64)
+
+    @property
+    def intercept(self) -> Floats:
+        """(K,)."""
+        return np.array(self._at[-1], np.float64)
+
+    def fit(self, c: float) -> bool:
+        """Go on from the last solution to that of another C; False if it has not converged."""
+        from scipy.optimize import minimize
+
+        # About the Hessian's diagonal: a tenth of the variance, p (1 - p), and the penalty.
+        curvature = 0.1 * self._values + 1 / (c * len(self._x))
+        scale = np.append(1 / np.sqrt(curvature), 1.0)[:, None]
+        found = minimize(
+            self._loss,
+            (self._at / scale).ravel(),
+            args=(c, scale),
+            jac=True,
+            method="L-BFGS-B",
+            options={"maxiter": _ITERATIONS, "gtol": _TOLERANCE, "ftol": _CHANGE},
+        )
+        self._at = found.x.reshape(self._at.shape) * scale
+        return bool(found.success)
+
+    def _loss(self, flat: Floats, c: float, scale: Floats) -> tuple[float, Floats]:
+        """The mean loss and its gradient."""
+        at = flat.reshape(self._at.shape) * scale
+        logits = self._x @ at
+        if logits.shape[1] == 1:
+            p = 0.5 * (1 + np.tanh(logits / 2))
+            loss = np.logaddexp(0.0, logits) - self._truth * logits
+        else:
+            top = logits.max(axis=1, keepdims=True)
+            p = np.exp(logits - top)
+            total = p.sum(axis=1, keepdims=True)
+            p /= total
+            loss = top + np.log(total) - (self._truth * logits).sum(axis=1, keepdims=True)
+        gradient = self._x.T @ (self._weights * (p - self._truth))
+        gradient[:-1] += at[:-1] / c
+        value = (self._weights * loss).sum() + 0.5 * (at[:-1] ** 2).sum() / c
+        return float(value) / len(logits), (gradient * scale).ravel() / len(logits)
 
 
 def _least(
