@@ -1,6 +1,6 @@
 """Milliseconds of each operation: SEAL itself, and the kernels by variant and threads, in one run.
 
-    python benchmarks/kernels.py [--degrees 16384 32768] [--out kernels.json]
+    python -m benchmarks.kernels [--degrees 16384 32768] [--out kernels.json]
 
 Every figure is the least of several calls, as other programs only ever add to a time; SEAL runs between
 the others, so that a ratio compares like with like. Products are in nanoseconds a coefficient, limb and
@@ -11,8 +11,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -20,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.commands import machine
 from blindtune.he.cpu import has_ifma
 from blindtune.he.engine import Ciphertext, Engine, KeySet
 from blindtune.he.fast.engine import FastEngine
@@ -42,10 +41,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     rows = [row for n in options.degrees for row in measure(n, options.repeats)]
-    found = {
-        "machine": {"processor": _processor(), "cores": os.cpu_count(), "load": os.getloadavg()},
-        "rows": rows,
-    }
+    found = {"machine": machine(), "rows": rows}
     for row in rows:
         seal = row["milliseconds"]["seal"]
         times = ", ".join(f"{k} {v:.2f} (x{seal / v:.1f})" for k, v in row["milliseconds"].items())
@@ -117,11 +113,21 @@ def _milliseconds(f: Callable[[], object]) -> float:
     return (time.perf_counter() - start) * 1e3
 
 
-def _processor() -> str:
-    for line in Path("/proc/cpuinfo").read_text().splitlines():
-        if line.startswith("model name"):
-            return line.split(":", 1)[1].strip()
-    return platform.processor()
+def render(found: dict[str, Any]) -> str:
+    """A Markdown table: milliseconds, and how many times as fast as SEAL."""
+    names = list(found["rows"][0]["milliseconds"])
+    lines = [
+        "| N | limbs | operation | " + " | ".join(names) + " |",
+        "|" + "---|" * (3 + len(names)),
+    ]
+    for row in found["rows"]:
+        seal = row["milliseconds"]["seal"]
+        cells = [
+            f"{v:.2f} ({seal / v:.1f}×)" if n != "seal" else f"{v:.2f}"
+            for n, v in row["milliseconds"].items()
+        ]
+        lines.append(f"| {row['degree']} | {row['limbs']} | {row['operation']} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
 
 
 if __name__ == "__main__":

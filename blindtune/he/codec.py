@@ -67,6 +67,8 @@ class SealCodec:
     def read(self, target: Any, data: bytes, what: str) -> Any:
         """Load ``data`` into the SEAL object ``target``: a ciphertext or keys of ours, or SEAL's own bytes.
 
+        What comes from outside is a blob: call :func:`require_blob` first.
+
         Raises:
             EngineError: damaged, of another kind, or of other parameters.
         """
@@ -103,6 +105,7 @@ class SealCodec:
         Raises:
             EngineError: damaged, of another kind, level or scale.
         """
+        require_blob(data, "a ciphertext")
         raw = self.read(sealapi().Ciphertext(), data, "a ciphertext")
         level = self._level_of.get(tuple(raw.parms_id()))
         scale, nominal = raw.scale, self.parameters.scale
@@ -141,6 +144,18 @@ class SealCodec:
             scale = self.parameters.scale ** (2 if header.product else 1)
             return native.ciphertext_stream(version, self.parms_ids[header.limbs - 1], scale, residues[0])
         return native.key_stream(version, self.context.key_parms_id(), _place(header), residues)
+
+
+def require_blob(data: bytes, what: str) -> None:
+    """Refuse what is not in our format, before any of SEAL's decompression.
+
+    Raises:
+        EngineError: it is not.
+    """
+    if data[:4] != blob.MAGIC:
+        raise EngineError(
+            f"{what} does not load: not in this version's format", remedy="Encrypt the study again."
+        )
 
 
 def _place(header: Header) -> int:

@@ -8,8 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from blindtune.errors import EngineError
-from blindtune.he import memfile
-from blindtune.he.codec import SealCodec, conjugation_element, galois_element, sealapi
+from blindtune.he.codec import SealCodec, conjugation_element, galois_element, require_blob, sealapi
 from blindtune.he.engine import CheckedEngine, Ciphertext, KeySet
 from blindtune.params import Parameters
 
@@ -35,6 +34,8 @@ class SealEngine(CheckedEngine):
         self._codec = SealCodec(parameters)
         self._evaluator = s.Evaluator(self._codec.context)
         self._encoder = s.CKKSEncoder(self._codec.context)
+        for data in (relinearisation, *galois.values()):
+            require_blob(data, "an evaluation key")
         self._relin = self._codec.read(s.RelinKeys(), relinearisation, "the relinearisation key")
         # SEAL reads Galois keys as relinearisation keys too; 2 stands for the square of the secret.
         if not self._relin.has_key(2):
@@ -50,7 +51,7 @@ class SealEngine(CheckedEngine):
             self._galois[element] = key
 
     def _dump(self, a: Ciphertext) -> bytes:
-        return memfile.to_bytes(a.raw.save)
+        return self._codec.dump(a)
 
     def _load(self, data: bytes) -> Ciphertext:
         return self._codec.ciphertext(data)
