@@ -261,6 +261,8 @@ def serving(data: Path) -> Iterator[Server]:
     finally:
         if process.poll() is None:
             process.terminate()
+        # Closes its pipes too; a server that a test killed has closed them.
+        if process.stdout and not process.stdout.closed:
             process.communicate(timeout=30)
 
 
