@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from blindtune.errors import InputError
+from blindtune.errors import InputError, PlanError
 from blindtune.models.heads import Encoded, Floats, Head, Start, identity
 
 SHRINKAGES = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
@@ -34,6 +34,9 @@ DIAGONAL = 1.5
 
 RELATIVE_RATE, MOMENTUM = 2.0, 0.5
 """Learning rate over the largest curvature: stable below 2 · (1 + momentum), with a third to spare."""
+
+SETTLED = 1e-12
+"""A largest residual below this is rounding."""
 
 MARGIN = 1.25
 """The scaling's interval over the largest logit of the rehearsal: encoded numbers stay below one."""
@@ -65,10 +68,18 @@ class SoftmaxHead(Head):
         return best
 
     def encode(self, labels: NDArray[Any], outputs: int, offset: Floats | None = None) -> Encoded:
-        """Residual ``Y - p`` and curvature, at the logits ``offset`` of the start (n, K)."""
+        """Residual ``Y - p`` and curvature at the logits ``offset`` of the start (n, K), up to one factor."""
         targets, _ = self.weigh(labels, outputs)
         p = probabilities(offset if offset is not None else np.zeros_like(targets))
-        return Encoded(targets - p, (DIAGONAL * p * (1 - p))[None])
+        # A start that fits well leaves small numbers: scaled up, and the rate down by as much, they keep
+        # their precision.
+        largest = float(np.abs(targets - p).max())
+        if largest < SETTLED:
+            raise PlanError(
+                "the linear discriminant in clear settles every training row: there is nothing to train",
+                remedy="Use --head one-vs-rest.",
+            )
+        return Encoded((targets - p) / largest, (DIAGONAL * p * (1 - p) / largest)[None])
 
     def adapted(self, features: Floats, encoded: Encoded, rate: float) -> Head:
         """The learning rate relative to the largest curvature on these rows."""

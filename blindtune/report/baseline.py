@@ -24,7 +24,9 @@ Weights = Literal["balanced"]
 C_GRID = tuple(float(c) for c in np.logspace(-5, 3, 9))
 #: After this many rises of the validation loss in a row, weaker penalties are not tried.
 _PATIENCE = 2
-_ITERATIONS, _TOLERANCE, _CHANGE = 1000, 2e-5, 1e-7
+_ITERATIONS = 3000
+#: Largest entry of the mean loss's gradient, and relative change, to stop at: while choosing C, and at last.
+_LOOSE, _STRICT = (2e-5, 1e-7), (1e-6, 1e-11)
 
 
 @dataclass(frozen=True)
@@ -132,17 +134,18 @@ def converged_ridge(train_x: ArrayLike, train_y: ArrayLike, val_x: ArrayLike, va
 def _best_logistic(
     x: Floats, labels: Integers, held_x: Floats, held: Integers, share: Floats
 ) -> tuple[Floats, Floats, float, bool]:
-    """Fit from the strongest penalty to weaker ones, each from the last solution."""
+    """Fit from the strongest penalty to weaker ones, each from the last; then the best to the end."""
     problem = _Logistic(x, labels, share)
 
     def fits() -> Iterable[tuple[float, tuple[Floats, Floats, float, bool]]]:
         for c in C_GRID:
-            converged = problem.fit(c)
-            coef, intercept = problem.coef, problem.intercept
-            loss = _log_loss(held_x @ coef.T + intercept, held, share[held])
-            yield loss, (coef, intercept, c, converged)
+            problem.fit(c, _LOOSE)
+            loss = _log_loss(held_x @ problem.coef.T + problem.intercept, held, share[held])
+            yield loss, (problem.at.copy(), problem.intercept, c, True)
 
-    return _least(fits())
+    problem.at, _, c, _ = _least(fits())
+    converged = problem.fit(c, _STRICT)
+    return problem.coef, problem.intercept, c, converged
 
 
 class _Logistic:
@@ -158,19 +161,19 @@ class _Logistic:
         truth = np.eye(len(share))[labels]
         self._truth = truth[:, 1:] if len(share) == 2 else truth
         self._weights = share[labels][:, None]
-        self._at = np.zeros((self._x.shape[1], self._truth.shape[1]))
+        self.at = np.zeros((self._x.shape[1], self._truth.shape[1]))
 
     @property
     def coef(self) -> Floats:
         """(K, d)."""
-        return np.ascontiguousarray((self._vectors @ self._at[:-1]).T, np.float64)
+        return np.ascontiguousarray((self._vectors @ self.at[:-1]).T, np.float64)
 
     @property
     def intercept(self) -> Floats:
         """(K,)."""
-        return np.array(self._at[-1], np.float64)
+        return np.array(self.at[-1], np.float64)
 
-    def fit(self, c: float) -> bool:
+    def fit(self, c: float, tolerance: tuple[float, float]) -> bool:
         """Go on from the last solution to that of another C; False if it has not converged."""
         from scipy.optimize import minimize
 
@@ -179,18 +182,18 @@ class _Logistic:
         scale = np.append(1 / np.sqrt(curvature), 1.0)[:, None]
         found = minimize(
             self._loss,
-            (self._at / scale).ravel(),
+            (self.at / scale).ravel(),
             args=(c, scale),
             jac=True,
             method="L-BFGS-B",
-            options={"maxiter": _ITERATIONS, "gtol": _TOLERANCE, "ftol": _CHANGE},
+            options={"maxiter": _ITERATIONS, "gtol": tolerance[0], "ftol": tolerance[1]},
         )
-        self._at = found.x.reshape(self._at.shape) * scale
+        self.at = found.x.reshape(self.at.shape) * scale
         return bool(found.success)
 
     def _loss(self, flat: Floats, c: float, scale: Floats) -> tuple[float, Floats]:
         """The mean loss and its gradient."""
-        at = flat.reshape(self._at.shape) * scale
+        at = flat.reshape(self.at.shape) * scale
         logits = self._x @ at
         if logits.shape[1] == 1:
             p = 0.5 * (1 + np.tanh(logits / 2))

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 
 from blindtune.client.encoding import Scaling
-from blindtune.errors import InputError
+from blindtune.errors import InputError, PlanError
 from blindtune.models import softmax as module
 from blindtune.models.heads import Floats, Head, Start, one_vs_rest
 from blindtune.models.linear import assemble
@@ -145,12 +145,27 @@ class TestEncoding:
         encoded = softmax().encode(labels, classes, offset)
         assert encoded.targets.shape == (30, classes)
         assert encoded.coefficients.shape == (1, 30, classes)
-        for row, label in enumerate(labels):
-            e = np.exp(offset[row] - offset[row].max())
-            p = e / sum(e)
+        assert np.abs(encoded.targets).max() == pytest.approx(1)
+        rows = [np.exp(row - row.max()) / sum(np.exp(row - row.max())) for row in offset]
+        # Both up to one factor, which the learning rate takes back.
+        pairs = list(zip(rows, labels, strict=True))
+        factor = max(abs((k == label) - p[k]) for p, label in pairs for k in range(classes))
+        for row, (p, label) in enumerate(pairs):
             for k in range(classes):
-                assert encoded.targets[row, k] == pytest.approx((k == label) - p[k], abs=1e-12)
-                assert encoded.coefficients[0, row, k] == pytest.approx(1.5 * p[k] * (1 - p[k]), abs=1e-12)
+                target, coefficient = (
+                    factor * encoded.targets[row, k],
+                    factor * encoded.coefficients[0, row, k],
+                )
+                assert target == pytest.approx((k == label) - p[k], abs=1e-12)
+                assert coefficient == pytest.approx(1.5 * p[k] * (1 - p[k]), abs=1e-12)
+
+    def test_a_start_that_settles_every_row_is_refused(self) -> None:
+        labels = np.arange(20) % 4
+        with pytest.raises(PlanError, match="nothing to train"):
+            softmax().encode(labels, 4, 1e3 * np.eye(4)[labels])
+        # One that nearly does is trained on, in numbers of order one.
+        nearly = softmax().encode(labels, 4, 25 * np.eye(4)[labels])
+        assert np.abs(nearly.targets).max() == pytest.approx(1)
 
     @given(seed=st.integers(0, 10_000), shift=st.floats(-1e3, 1e3))
     def test_only_differences_between_classes_count(self, seed: int, shift: float) -> None:
@@ -164,8 +179,8 @@ class TestEncoding:
     def test_without_a_start_all_classes_are_as_likely(self) -> None:
         labels = np.arange(20) % 5
         encoded, zeros = softmax().encode(labels, 5), softmax().encode(labels, 5, np.zeros((20, 5)))
-        np.testing.assert_array_equal(encoded.targets, np.eye(5)[labels] - 0.2)
-        np.testing.assert_allclose(encoded.coefficients, DIAGONAL * 0.2 * 0.8)
+        np.testing.assert_allclose(encoded.targets, (np.eye(5)[labels] - 0.2) / 0.8)
+        np.testing.assert_allclose(encoded.coefficients, DIAGONAL * 0.2 * 0.8 / 0.8)
         np.testing.assert_array_equal(zeros.targets, encoded.targets)
         np.testing.assert_array_equal(zeros.coefficients, encoded.coefficients)
 
