@@ -44,6 +44,8 @@ $(INSTALLED): $(LOCK) pyproject.toml
 	@# Python compiles modules as they are imported: most of these never are.
 	$(BIN)/python -m pip install -qq --no-compile --requirement $(LOCK)
 	$(BIN)/python -m pip install -qq --no-deps --no-build-isolation --editable .
+	@# Compiled once, and kept in the user's cache: neither tests nor the demo wait for it.
+	$(BIN)/python -m blindtune.server.warm
 	@touch $@
 
 lint: setup

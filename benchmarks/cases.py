@@ -77,7 +77,8 @@ def scaling() -> dict[str, Case]:
     found |= {f"classes-{k}": Case(None, 8000, 128, k, repeats=2) for k in (2, 4, 8, 16, 32)}
     count = os.cpu_count() or 1
     found |= {f"cores-{c}": Case("pneumoniamnist", cores=c) for c in (1, 2, 4, 8, 16) if c <= count}
-    return found
+    # With several heads a key serves a batch, and two threads share less of the memory's bandwidth.
+    return found | {f"seven-heads-on-{c}": Case(None, 7007, 256, 7, cores=c) for c in (1, count)}
 
 
 def real() -> dict[str, Case]:

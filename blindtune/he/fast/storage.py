@@ -48,11 +48,13 @@ class Pool:
     def take(self, size: int) -> Buffer:
         """A buffer of at least ``size`` bytes, aligned, its contents undefined."""
         size = -(-size // _STEP) * _STEP
-        try:
-            # Without the lock, which a buffer that is forgotten in the middle of this could not take.
-            return Buffer(self, self.free[size].pop(), size)
-        except IndexError:
-            pass
+        # Levels fall, so larger buffers of higher ones would never be used again: the least that is large
+        # enough is taken. Without the lock, which a buffer forgotten in the middle of this could not take.
+        for found in (size, *sorted(n for n in list(self.free) if n > size)):
+            try:
+                return Buffer(self, self.free[found].pop(), found)
+            except IndexError:
+                continue
         with self._lock:
             if not self._slabs or self._used + size > self._slabs[-1].nbytes:
                 self._slabs.append(_pages(max(size, _SLAB)))
