@@ -11,8 +11,16 @@ from benchmarks.peers.render import render as peers_section
 from benchmarks.plots import draw
 
 PAGE = ROOT / "docs" / "benchmarks.md"
+README, FIGURES, END = ROOT / "README.md", "<!-- figures: make bench -->", "<!-- end of figures -->"
 TEMPLATE = ROOT / "benchmarks" / "template.md"
 PLOTS = ROOT / "docs" / "benchmarks"
+
+NAMES = {
+    "pneumoniamnist": "PneumoniaMNIST",
+    "xrays": "paediatric chest X-rays",
+    "mnist-192-real": "MNIST, 52,500 images",
+}
+"""Cases on real data, as the README calls them."""
 
 Cases = dict[str, dict[str, Any]]
 Cell = Callable[[str, dict[str, Any]], str]
@@ -37,6 +45,10 @@ def write_page() -> None:
     for name, section in written.items():
         text = text.replace(f"<!-- {name} -->", section.strip())
     PAGE.write_text(text)
+    if shown:
+        before, rest = README.read_text().split(FIGURES, 1)
+        _, after = rest.split(END, 1)
+        README.write_text(f"{before}{FIGURES}\n{summary(shown)}\n{END}{after}")
 
 
 def table(heads: list[str], rows: Iterable[list[str]]) -> str:
@@ -100,6 +112,22 @@ def against_hetal(cases: Cases) -> str:
         same_steps_in_clear=lambda n, r: heads_of(r, CLEAR),
         converged_plaintext=lambda n, r: heads_of(r, CONVERGED),
         points=lambda n, r: gap(r),
+    )
+
+
+def summary(cases: Cases) -> str:
+    """The README's table: the cases on real data."""
+    return columns(
+        {NAMES[n]: r for n, r in cases.items() if n in NAMES},
+        training_rows=lambda n, r: f"{r['rows']:,}",
+        classes=lambda n, r: str(r["classes"]),
+        server_trains=lambda n, r: f"{training(r):.1f} s",
+        server_memory=lambda n, r: f"{r['timing']['peak_bytes'] / 1e9:.1f} GB",
+        upload=lambda n, r: f"{r['bytes']['data'] / 1e6:.0f} + {r['bytes']['keys'] / 1e6:.0f} MB",
+        clear_start=lambda n, r: heads_of(r, START),
+        encrypted=lambda n, r: heads_of(r, ENCRYPTED),
+        same_steps_in_clear=lambda n, r: heads_of(r, CLEAR),
+        converged_plaintext=lambda n, r: heads_of(r, CONVERGED),
     )
 
 
