@@ -17,8 +17,8 @@ from blindtune.kernels.polynomial import DEPTH
 from blindtune.kernels.training import BATCH, Program, Trainer
 from blindtune.params import Parameters
 
-LOADED = 1.25
-"""Loading keys leaves this much of them in the process: SEAL's memory pool keeps what decompression used."""
+REUSED = 1.8
+"""Working memory over what is alive at once: buffers of higher levels wait for others of their size."""
 
 PROCESS_BYTES = 250 << 20
 """A Python process with SEAL and the accelerator loaded, before any ciphertext."""
@@ -84,7 +84,7 @@ def memory_bytes(layout: Layout, program: Program, p: Parameters) -> int:
     if program.steps > 1:
         working += rows * heads * (max(layout.giants) + 8)
     study = layout.data_ciphertexts + residual_ciphertexts(layout, program)
-    return int((study + working) * fresh + LOADED * key_memory(layout, p) + PROCESS_BYTES)
+    return int((study + REUSED * working) * fresh + key_memory(layout, p) + PROCESS_BYTES)
 
 
 def count(layout: Layout, program: Program, p: Parameters) -> Ledger:

@@ -48,9 +48,9 @@ class Pool:
     def take(self, size: int) -> Buffer:
         """A buffer of at least ``size`` bytes, aligned, its contents undefined."""
         size = -(-size // _STEP) * _STEP
-        # Levels fall, so larger buffers of higher ones would never be used again: the least that is large
-        # enough is taken. Without the lock, which a buffer forgotten in the middle of this could not take.
-        for found in (size, *sorted(n for n in list(self.free) if n > size)):
+        # Levels fall, so larger buffers of higher ones would never be used again: one up to twice as large
+        # is taken. Without the lock, which a buffer forgotten in the middle of this could not take.
+        for found in (size, *sorted(n for n in list(self.free) if size < n <= 2 * size)):
             try:
                 return Buffer(self, self.free[found].pop(), found)
             except IndexError:
