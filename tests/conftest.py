@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -23,6 +24,13 @@ settings.register_profile(
     "blindtune", deadline=None, max_examples=25, derandomize=bool(os.environ.get("CI")), print_blob=True
 )
 settings.load_profile("blindtune")
+
+
+def pytest_configure() -> None:
+    """Interrupts reach the commands under test, though a job in the background starts with them ignored."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
 
 Floats = NDArray[np.float64]
 
