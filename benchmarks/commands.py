@@ -15,6 +15,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from blindtune.client.calibrate import processor
+from blindtune.he.cpu import has_ifma
+
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
 PACKAGES = ("tenseal", "numba", "numpy", "torch", "timm", "scikit-learn")
@@ -56,14 +59,12 @@ def server(directory: Path, cores: int) -> Iterator[tuple[str, str]]:
 
 def machine() -> dict[str, Any]:
     """Where and with what something was measured."""
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    model = next((x.split(":")[1].strip() for x in lines if "model name" in x), platform.processor())
     memory = next(x for x in Path("/proc/meminfo").read_text().splitlines() if x.startswith("MemTotal"))
     return {
-        "cpu": model,
+        "cpu": processor(),
         "cores": os.cpu_count(),
         "memory_gib": round(int(memory.split()[1]) / 2**20, 1),
-        "ifma": any("avx512ifma" in x for x in lines if x.startswith("flags")),
+        "ifma": has_ifma(),
         "python": platform.python_version(),
         "packages": {n: version(n) for n in PACKAGES},
         "commit": commit(),

@@ -28,6 +28,19 @@ NAMES = {
 Cases = dict[str, dict[str, Any]]
 Cell = Callable[[str, dict[str, Any]], str]
 
+SIZE: dict[str, Cell] = {
+    "rows": lambda n, r: f"{r['rows']:,}",
+    "columns": lambda n, r: str(r["columns"]),
+    "classes": lambda n, r: str(r["classes"]),
+}
+SPENT: dict[str, Cell] = {
+    "data_MB": lambda n, r: f"{r['bytes']['data'] / 1e6:.0f}",
+    "keys_MB": lambda n, r: f"{r['bytes']['keys'] / 1e6:.0f}",
+    "memory_GB": lambda n, r: f"{r['timing']['peak_bytes'] / 1e9:.2f}",
+    "weight_error": lambda n, r: f"{100 * r['deviation']:.3f} %",
+}
+"""Columns that several tables have."""
+
 
 def write_page() -> None:
     """Write the page and its plots."""
@@ -103,9 +116,7 @@ def against_hetal(cases: Cases) -> str:
     ordered = {n: cases[n] for problem in SIZES for n in cases if n.split("-")[0] == problem}
     return columns(
         ordered,
-        rows=lambda n, r: f"{r['rows']:,}",
-        columns=lambda n, r: str(r["columns"]),
-        classes=lambda n, r: str(r["classes"]),
+        **SIZE,
         features=lambda n, r: "synthetic" if r["synthetic"] else "real",
         security=lambda n, r: security(r),
         train_s=lambda n, r: f"{training(r):.2f}",
@@ -157,10 +168,7 @@ def cost(cases: Cases) -> str:
         encryption_s=lambda n, r: f"{r['encrypt']['seconds']['encryption']:.1f}",
         upload_s=lambda n, r: f"{r['seconds_submit']:.1f}",
         load_s=lambda n, r: f"{r['timing']['seconds_loading']:.1f}",
-        data_MB=lambda n, r: f"{r['bytes']['data'] / 1e6:.0f}",
-        keys_MB=lambda n, r: f"{r['bytes']['keys'] / 1e6:.0f}",
-        memory_GB=lambda n, r: f"{r['timing']['peak_bytes'] / 1e9:.2f}",
-        weight_error=lambda n, r: f"{100 * r['deviation']:.3f} %",
+        **SPENT,
     )
 
 
@@ -202,17 +210,12 @@ def curves(cases: Cases) -> str:
         + "\n\n"
         + columns(
             cases,
-            rows=lambda n, r: f"{r['rows']:,}",
-            columns=lambda n, r: str(r["columns"]),
-            classes=lambda n, r: str(r["classes"]),
+            **SIZE,
             cores=lambda n, r: str(r["cores"]),
             train_s=lambda n, r: f"{training(r):.2f}",
-            data_MB=lambda n, r: f"{r['bytes']['data'] / 1e6:.0f}",
-            keys_MB=lambda n, r: f"{r['bytes']['keys'] / 1e6:.0f}",
-            memory_GB=lambda n, r: f"{r['timing']['peak_bytes'] / 1e9:.2f}",
             key_switches=lambda n, r: f"{switches(r):,}",
             products=lambda n, r: f"{counted(r, 'multiply'):,}",
-            weight_error=lambda n, r: f"{100 * r['deviation']:.3f} %",
+            **SPENT,
         )
     )
 

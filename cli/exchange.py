@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from blindtune.cli import render
-from blindtune.cli.options import Json, Server, Study, TokenFile
+from blindtune.cli.options import Json, PlainHttp, Server, Study, TokenFile
 
 if TYPE_CHECKING:
     from blindtune.client.remote import Remote, Status
@@ -26,9 +27,7 @@ def submit(
     server: Server = None,
     token_file: TokenFile = None,
     start: Annotated[bool, typer.Option(help="Start training when everything is uploaded.")] = True,
-    plain_http: Annotated[
-        bool, typer.Option(help="Allow http to another machine: the token is readable.")
-    ] = False,
+    plain_http: PlainHttp = False,
     json_: Json = False,
 ) -> None:
     """Upload the study's bundles and start training. Run it again after an interruption."""
@@ -56,15 +55,11 @@ def status(
     server: Server = None,
     token_file: TokenFile = None,
     watch: Annotated[bool, typer.Option(help="Follow until training ends.")] = False,
-    plain_http: Annotated[bool, typer.Option(help="Allow http to another machine.")] = False,
+    plain_http: PlainHttp = False,
     json_: Json = False,
 ) -> None:
     """How far training is."""
-    from blindtune.client.study import StudyDirectory
-
-    directory = StudyDirectory(study)
-    settings = directory.settings()
-    with _remote(_url(directory, server), token_file, plain_http) as remote:
+    with _submitted(study, server, token_file, plain_http) as (_, settings, remote):
         state = _watch(remote, settings.study, json_) if watch else remote.status(settings.study)
     _tell_status(state, json_)
 
@@ -74,15 +69,11 @@ def fetch(
     server: Server = None,
     token_file: TokenFile = None,
     wait: Annotated[bool, typer.Option(help="Wait until training ends.")] = True,
-    plain_http: Annotated[bool, typer.Option(help="Allow http to another machine.")] = False,
+    plain_http: PlainHttp = False,
     json_: Json = False,
 ) -> None:
     """Download the encrypted head."""
-    from blindtune.client.study import StudyDirectory
-
-    directory = StudyDirectory(study)
-    settings = directory.settings()
-    with _remote(_url(directory, server), token_file, plain_http) as remote:
+    with _submitted(study, server, token_file, plain_http) as (directory, settings, remote):
         if wait:
             _watch(remote, settings.study, json_)
         manifest = _replace_head(remote, directory, settings)
@@ -92,6 +83,19 @@ def fetch(
         "next": f"blindtune decrypt {study}",
     }
     render.tell("Fetched", told, json_)
+
+
+@contextmanager
+def _submitted(
+    study: Path, server: str | None, token_file: Path | None, plain_http: bool
+) -> Iterator[tuple[StudyDirectory, Settings, Remote]]:
+    """A study that was submitted, and the server that has it."""
+    from blindtune.client.study import StudyDirectory
+
+    directory = StudyDirectory(study)
+    settings = directory.settings()
+    with _remote(_url(directory, server), token_file, plain_http) as remote:
+        yield directory, settings, remote
 
 
 def _remote(url: str, token_file: Path | None, plain_http: bool) -> Remote:

@@ -20,5 +20,6 @@ MachineFile = Annotated[
     ),
 ]
 HeadName = Annotated[str, typer.Option("--head", help="auto, logistic, one-vs-rest, softmax or ridge.")]
+PlainHttp = Annotated[bool, typer.Option(help="Allow http to another machine: the token is readable.")]
 Server = Annotated[str | None, typer.Option(help="The server's URL; remembered by submit.")]
 TokenFile = Annotated[Path | None, typer.Option(help="File with the server's token; else BLINDTUNE_TOKEN.")]

@@ -13,7 +13,7 @@ from blindtune.he.clear import CountingEngine
 from blindtune.he.engine import Ledger
 from blindtune.kernels.layout import Layout
 from blindtune.kernels.machine import Machine
-from blindtune.kernels.polynomial import DEPTH
+from blindtune.kernels.polynomial import DEPTH, SWITCHES
 from blindtune.kernels.training import BATCH, Program, Trainer
 from blindtune.params import Parameters
 
@@ -144,5 +144,7 @@ def estimate(layout: Layout, program: Program, p: Parameters, machine: Machine) 
             total += price("multiply", level, diagonals, blocks * giants)
             total += price("rotate_relinearise", level, blocks * giants * heads, batches * giants)
             total += price("rotate", level, columns * (layout.baby - 1) * heads, layout.baby - 1)
-            total += price("relinearise", level - 2, blocks * 7 * heads, 7 * batches)
+            switches = SWITCHES[program.degree]
+            total += price("relinearise", level - 2, blocks * switches * heads, switches * batches)
+            total += price("rotate", level - 1, blocks * heads, batches)
     return total

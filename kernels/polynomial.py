@@ -15,6 +15,9 @@ from blindtune.he.engine import Ciphertext, Engine
 DEPTH = {1: 1, 3: 2, 5: 3, 7: 3}
 """Levels that a degree costs."""
 
+SWITCHES = {1: 1, 3: 3, 5: 5, 7: 6}
+"""Key switches that a degree costs an argument."""
+
 Batch = Sequence[Ciphertext]
 
 

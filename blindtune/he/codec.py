@@ -7,7 +7,7 @@ from typing import Any
 from blindtune.errors import EngineError, MissingPackageError, ParametersError
 from blindtune.he import blob, memfile, native
 from blindtune.he.blob import Header, Kind, Residues
-from blindtune.he.engine import Ciphertext
+from blindtune.he.engine import Ciphertext, KeySet
 from blindtune.params import Parameters
 
 
@@ -47,6 +47,11 @@ def galois_element(steps: int, ring_degree: int) -> int:
 def conjugation_element(ring_degree: int) -> int:
     """The Galois element of complex conjugation."""
     return 2 * ring_degree - 1
+
+
+def galois_elements(keys: KeySet, ring_degree: int) -> list[int]:
+    """The elements that a key set needs, in the order of a bundle: rotations, then conjugation."""
+    return [*(galois_element(r, ring_degree) for r in keys.rotations), conjugation_element(ring_degree)]
 
 
 class SealCodec:

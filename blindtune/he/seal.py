@@ -8,7 +8,14 @@ from __future__ import annotations
 from typing import Any
 
 from blindtune.errors import EngineError
-from blindtune.he.codec import SealCodec, conjugation_element, galois_element, require_blob, sealapi
+from blindtune.he.codec import (
+    SealCodec,
+    conjugation_element,
+    galois_element,
+    galois_elements,
+    require_blob,
+    sealapi,
+)
 from blindtune.he.engine import CheckedEngine, Ciphertext, KeySet
 from blindtune.params import Parameters
 
@@ -41,8 +48,7 @@ class SealEngine(CheckedEngine):
         if not self._relin.has_key(2):
             raise EngineError("the relinearisation key is a key of another kind")
         self._galois: dict[int, Any] = {}
-        wanted = [galois_element(r, parameters.ring_degree) for r in keys.rotations]
-        for element in (*wanted, conjugation_element(parameters.ring_degree)):
+        for element in galois_elements(keys, parameters.ring_degree):
             if element not in galois:
                 raise EngineError(f"the Galois key of element {element} is missing")
             key = self._codec.read(s.GaloisKeys(), galois[element], "a Galois key")

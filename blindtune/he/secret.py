@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from blindtune.errors import EngineError, KeyFileError
 from blindtune.he import memfile
-from blindtune.he.codec import SealCodec, conjugation_element, galois_element, sealapi
+from blindtune.he.codec import SealCodec, galois_elements, sealapi
 from blindtune.he.engine import Ciphertext, KeySet
 from blindtune.he.seal import SealEngine
 from blindtune.params import Parameters
@@ -72,8 +72,7 @@ class SecretKey:
 
     def galois_elements(self, keys: KeySet) -> list[int]:
         """The elements that a key set needs, conjugation last."""
-        n = self.parameters.ring_degree
-        return [*(galois_element(r, n) for r in keys.rotations), conjugation_element(n)]
+        return galois_elements(keys, self.parameters.ring_degree)
 
     def encrypt(self, values: NDArray[Any]) -> bytes:
         """Encrypt a slot vector (slots,), complex, at the top level; seeded, so half the size.

@@ -9,7 +9,7 @@ from itertools import islice
 from pathlib import Path
 
 from blindtune.errors import BundleError, EngineError
-from blindtune.he.codec import conjugation_element, galois_element
+from blindtune.he.codec import galois_elements
 from blindtune.he.engine import Ciphertext, Engine
 from blindtune.he.engines import evaluation_engine
 from blindtune.kernels.layout import Layout
@@ -50,9 +50,7 @@ def load_engine(keys: Bundle, cores: int = 1) -> Engine:
     """An evaluation engine from a bundle of keys, on so many threads."""
     m = keys.manifest
     p, wanted = m.checked_parameters, m.keys
-    elements = [galois_element(r, p.ring_degree) for r in wanted.rotations]
-    elements.append(conjugation_element(p.ring_degree))
-    galois = dict(zip(elements, keys.items("galois"), strict=True))
+    galois = dict(zip(galois_elements(wanted, p.ring_degree), keys.items("galois"), strict=True))
     return evaluation_engine(p, wanted, next(keys.items("relinearisation")), galois, cores=cores)
 
 

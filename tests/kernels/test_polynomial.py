@@ -13,7 +13,7 @@ from blindtune.errors import EngineError
 from blindtune.he.clear import ClearEngine
 from blindtune.he.engine import KeySet
 from blindtune.he.secret import SecretKey
-from blindtune.kernels.polynomial import DEPTH, odd_polynomial
+from blindtune.kernels.polynomial import DEPTH, SWITCHES, odd_polynomial
 from blindtune.params import Parameters
 
 
@@ -46,6 +46,7 @@ def test_key_switches(exact: Parameters, degree: int, switches: int) -> None:
     one = e.encrypt(np.ones(512))
     odd_polynomial(e, [one], [[one] * ((degree + 1) // 2)])
     assert sum(n for (name, _), n in e.ledger.counts.items() if name == "relinearise") == switches
+    assert SWITCHES[degree] == switches
 
 
 @pytest.mark.parametrize("degree", sorted(DEPTH))

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from blindtune.errors import EngineError
 from blindtune.he import blob
 from blindtune.he.blob import Header, Kind
-from blindtune.he.codec import conjugation_element, galois_element
+from blindtune.he.codec import conjugation_element, galois_element, galois_elements
 from blindtune.he.engine import CheckedEngine, Ciphertext, KeySet
 from blindtune.he.fast import tasks
 from blindtune.he.fast.keys import Key, load_key
@@ -80,8 +80,7 @@ class FastEngine(CheckedEngine):
         self._runner = tasks.Runner(variant, threads, self._chain)
         self._relin = load_key(relinearisation, parameters, self._chain, self._pool)
         self._galois: dict[int, Key] = {}
-        wanted = [galois_element(r, n) for r in keys.rotations]
-        for element in (*wanted, conjugation_element(n)):
+        for element in galois_elements(keys, n):
             if element not in galois:
                 raise EngineError(f"the Galois key of element {element} is missing")
             self._galois[element] = load_key(galois[element], parameters, self._chain, self._pool, element)
