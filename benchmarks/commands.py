@@ -23,6 +23,10 @@ RESULTS = ROOT / "benchmarks" / "results"
 PACKAGES = ("tenseal", "numba", "numpy", "torch", "timm", "scikit-learn")
 
 
+class Failed(Exception):
+    """A command of a case that ended with an error."""
+
+
 def blindtune(*arguments: str, token: str = "") -> dict[str, Any]:
     """Run a command with ``--json``; its answer, with the seconds that it took."""
     start = time.perf_counter()
@@ -33,7 +37,7 @@ def blindtune(*arguments: str, token: str = "") -> dict[str, Any]:
         text=True,
     )
     if done.returncode:
-        raise SystemExit(f"blindtune {arguments[0]}: {done.stderr.strip()}")
+        raise Failed(f"blindtune {arguments[0]}: {done.stderr.strip()}")
     return {**json.loads(done.stdout), "wall_seconds": time.perf_counter() - start}
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import json
+import os
+import statistics
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -10,13 +11,14 @@ from benchmarks.cases import CLEAR, CONVERGED, ENCRYPTED, HETAL, SIZES, START
 from benchmarks.commands import ROOT, kept
 from benchmarks.peers.render import render as peers_section
 from benchmarks.plots import draw
-from blindtune.he.engine import Ledger
-from blindtune.kernels.machine import Machine
+from blindtune.kernels.machine import SWITCHES
 
 PAGE = ROOT / "docs" / "benchmarks.md"
 README, FIGURES, END = ROOT / "README.md", "<!-- figures: make bench -->", "<!-- end of figures -->"
 TEMPLATE = ROOT / "benchmarks" / "template.md"
 PLOTS = ROOT / "docs" / "benchmarks"
+
+CORES = os.cpu_count() or 1
 
 NAMES = {
     "pneumoniamnist": "PneumoniaMNIST",
@@ -53,6 +55,7 @@ def write_page() -> None:
         "cost": cost(shown),
         "phases": phases(shown),
         "curves": curves(scaling),
+        "speedups": speedups(scaling),
         "prediction": prediction(shown | scaling),
         "kernels": kernels(),
         "peers": peers(),
@@ -231,24 +234,50 @@ def switches(r: dict[str, Any]) -> int:
 
 
 def prediction(cases: Cases) -> str:
-    """Predicted seconds beside measured ones."""
-    found = kept("machine").get("calibration")
-    if not found:
-        return "Not measured yet."
-    prices = Machine.from_json(json.dumps(found))
+    """Predicted seconds, by the calibration before the case's group, beside measured ones."""
+
+    def median(r: dict[str, Any]) -> float:
+        return statistics.median(r["seconds_training_of_each_run"])
 
     def predicted(r: dict[str, Any]) -> float:
-        ledger = Ledger()
-        for row in r["timing"]["operations"]:
-            ledger.counts[row["name"], row["level"]] = row["count"]
-            ledger.calls[row["name"], row["level"]] = row["calls"]
-        return prices.total(ledger, r["parameters"]["ring_degree"])
+        return float(r["timing"]["seconds_predicted"])
 
     return columns(
-        {n: r for n, r in cases.items() if r["cores"] == prices.cores},
+        {n: r for n, r in cases.items() if r["cores"] == r["machine"]["cores"]},
         predicted_s=lambda n, r: f"{predicted(r):.2f}",
         measured_s=lambda n, r: f"{training(r):.2f}",
         off_by=lambda n, r: f"{100 * (predicted(r) / training(r) - 1):+.0f} %",
+        median_of_runs_s=lambda n, r: f"{median(r):.2f}",
+        off_by_the_median=lambda n, r: f"{100 * (predicted(r) / median(r) - 1):+.0f} %",
+    )
+
+
+def speedups(cases: Cases) -> str:
+    """One thread against all, by kind of operation, and what the machine's cores can do at all."""
+    pairs = {
+        "PneumoniaMNIST, one head": ("cores-1", f"cores-{CORES}"),
+        "7,007 x 256, seven heads": ("seven-heads-on-1", f"seven-heads-on-{CORES}"),
+    }
+    found = {n: (cases[a], cases[b]) for n, (a, b) in pairs.items() if a in cases and b in cases}
+    ceiling = kept("machine").get("ceiling")
+    if not found or not ceiling:
+        return "Not measured yet."
+
+    def ratio(name: str, *operations: str) -> str:
+        one, all_ = (
+            sum(x["seconds"] for x in r["timing"]["operations"] if x["name"] in operations)
+            for r in found[name]
+        )
+        return f"{one / all_:.2f}"
+
+    rows = [
+        [name, f"{training(one) / training(all_):.2f}", ratio(name, *SWITCHES), ratio(name, "multiply")]
+        for name, (one, all_) in found.items()
+    ]
+    bounds = "; ".join(f"{name} {', '.join(f'{x:.2f}' for x in values)}" for name, values in ceiling.items())
+    return (
+        table(["case", "training", "key switches", "products"], rows)
+        + f"\n\nThe machine itself, {CORES} processes against one, round by round: {bounds}."
     )
 
 

@@ -139,18 +139,27 @@ def read_machine(path: Path) -> Machine:
 
 
 SHIPPED = Machine(
-    "AMD EPYC, 2 threads, ifma",
+    "AMD EPYC, 2 threads, FastEngine",
     2,
     {
         16384: {
-            "multiply": Price(0.5),
-            "relinearise": Price(2.0, 1.0, 5e4, 3.0),
-            "rotate": Price(2.0, 1.0, 5e4, 3.0),
-            "rotate_relinearise": Price(3.0, 2.0, 5e4, 3.0),
-            "rescale": Price(3.0, 0.0, 5e4),
-            "multiply_scalar": Price(3.0, 0.0, 5e4),
-            "add": Price(0.5, 0.0, 2e4),
-            "switch": Price(0.0),
-        }
+            "multiply": Price(0.7, 0.0, 4.2e4, 0.12),
+            "relinearise": Price(7.2, 0.61, 2.1e5, 8.9),
+            "rotate": Price(8.1, 0.56, 1.8e5, 10.0),
+            "rotate_relinearise": Price(13.0, 1.3, 2.4e5, 14.0),
+            "rescale": Price(2.2, 0.0, 3.6e5, 0.19),
+            "multiply_scalar": Price(3.3, 0.0, 4.3e5),
+            "add": Price(1.1, 0.0, 2.2e5),
+        },
+        32768: {
+            "multiply": Price(0.75, 0.0, 4.6e4, 0.18),
+            "relinearise": Price(4.0, 1.3, 6.0e5, 5.8),
+            "rotate": Price(5.4, 1.2, 5.8e5, 5.3),
+            "rotate_relinearise": Price(3.0, 3.6, 1.0e6, 7.1),
+            "rescale": Price(2.2, 0.0, 4.8e5, 0.1),
+            "multiply_scalar": Price(2.9, 0.0, 5.2e5),
+            "add": Price(0.8, 0.0, 2.9e5),
+        },
     },
 )
+"""Means of three calibrations (``blindtune bench --calibrate``) on an otherwise idle virtual machine."""

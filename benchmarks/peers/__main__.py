@@ -19,7 +19,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from benchmarks.commands import blindtune, machine
+from benchmarks.commands import Failed, blindtune, machine
 from benchmarks.peers import own
 from benchmarks.peers.data import CASES, Table, embeddings_of, figures, table
 from benchmarks.peers.environments import PEERS, Unavailable, run
@@ -124,7 +124,7 @@ def main() -> None:
                 found = measure(name, table(data, given.work, embeddings(given)), given)
                 results["rows"].append(found)
                 print(f"{data} {name}: {found['seconds_train']:.1f} s, {found['accuracy']:.3f}", flush=True)
-            except (Unavailable, SystemExit) as reason:
+            except (Unavailable, Failed) as reason:
                 results["missing"].append({"peer": name, "title": title, "data": data, "reason": str(reason)})
                 print(f"{data} {name}: {reason}", flush=True)
             results["seconds"] = time.perf_counter() - start

@@ -21,8 +21,8 @@ from blindtune.params import ParametersLiteral
 RINGS = {16384: 11, 32768: 20}
 """Ring degrees that studies use, with the levels to measure up to."""
 
-LEFTS, HEADS = 32, 4
-"""Ciphertexts of the dataset in a product sum, and its right-hand rows."""
+TERMS, HEADS = 16, 4
+"""Ciphertexts of the dataset in a product sum, and its right-hand rows: together too many for a cache."""
 
 BATCH = 4
 
@@ -50,9 +50,9 @@ def calibrate(
         galois = {e: key.galois_key(e) for e in key.galois_elements(keys)}
         engine = evaluation_engine(p, keys, key.relinearisation_key(), galois, cores=cores)
         blob = key.encrypt(np.exp(1j * np.arange(p.slots)))
-        lefts = [engine.load(blob) for _ in range(LEFTS)]
+        loaded = [engine.load(blob) for _ in range(TERMS * (1 + HEADS))]
         name = type(engine).__name__
-        samples = _samples(engine, lefts, seconds / len(RINGS))
+        samples = _samples(engine, loaded, seconds / len(RINGS))
         prices[ring_degree] = {
             operation: fit(found, ring_degree, switch=operation in SWITCHES)
             for operation, found in samples.items()
@@ -73,36 +73,38 @@ def processor() -> str:
     return "processor unknown"
 
 
-def _samples(engine: Engine, lefts: list[Ciphertext], seconds: float) -> dict[str, list[Sample]]:
+def _samples(engine: Engine, loaded: list[Ciphertext], seconds: float) -> dict[str, list[Sample]]:
     top = engine.parameters.levels
-    runs = [
-        (level, work)
+    works = [
+        work
         for level in (top, top // 2, max(1, top // 6))
-        for work in _works(engine, [engine.at_level(c, level) for c in lefts])
+        for work in _works(engine, [engine.at_level(c, level) for c in loaded])
     ]
-    for _, work in runs:
+    for work in works:
         work()
     other = np.ones(CACHE // 8)
-    found: dict[str, list[Sample]] = {}
-    for level, work in runs:
-        end = time.perf_counter() + seconds / len(runs)
-        taken: list[Ledger] = []
-        while not taken or time.perf_counter() < end:
+    taken: list[list[Ledger]] = [[] for _ in works]
+    end = time.perf_counter() + seconds
+    # In turns: what else the machine does for a while falls on all operations alike.
+    while not taken[0] or time.perf_counter() < end:
+        for work, ledgers in zip(works, taken, strict=True):
             other.sum()
             engine.ledger = Ledger()
             work()
-            taken.append(engine.ledger)
-        [(name, _)] = taken[0].counts
-        median = float(np.median([ledger.total_seconds for ledger in taken]))
-        at = (name, level)
-        found.setdefault(name, []).append((level + 1, taken[0].counts[at], taken[0].calls[at], median))
+            ledgers.append(engine.ledger)
+    found: dict[str, list[Sample]] = {}
+    for ledgers in taken:
+        [((name, level), count)] = ledgers[0].counts.items()
+        median = float(np.median([ledger.total_seconds for ledger in ledgers]))
+        found.setdefault(name, []).append((level + 1, count, ledgers[0].calls[name, level], median))
     return found
 
 
-def _works(engine: Engine, lefts: list[Ciphertext]) -> Iterator[Callable[[], object]]:
-    """Every operation at the level of ``lefts``, on one ciphertext and on a batch."""
-    for heads, terms in product((1, HEADS), (1, LEFTS)):
-        rights = [lefts[k : k + terms] if terms == 1 else lefts for k in range(heads)]
+def _works(engine: Engine, loaded: list[Ciphertext]) -> Iterator[Callable[[], object]]:
+    """Every operation at the level of what is loaded, on one ciphertext and on a batch."""
+    lefts, *others = (loaded[i : i + TERMS] for i in range(0, len(loaded), TERMS))
+    for heads, terms in product((1, HEADS), (TERMS // 4, TERMS)):
+        rights = [row[:terms] for row in others[:heads]]
         yield lambda n=terms, r=rights: engine.multiply_accumulate(lefts[:n], r)  # type: ignore[misc]
     sums = engine.multiply_accumulate(lefts[:1], [[c] for c in lefts[:BATCH]])
     flat = engine.relinearise(sums)

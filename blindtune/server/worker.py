@@ -24,7 +24,7 @@ import psutil
 from blindtune.errors import BlindtuneError
 from blindtune.he.engine import Ciphertext, Ledger
 from blindtune.kernels import cost
-from blindtune.kernels.machine import this_machine
+from blindtune.kernels.machine import Machine, this_machine
 from blindtune.kernels.training import Program, Progress, Trainer
 from blindtune.server.states import JobProgress
 from blindtune.server.store import Store
@@ -103,12 +103,14 @@ class Job:
         verified = time.perf_counter()
         layout = check_study(keys, data)
         engine = load_engine(keys, self._cores)
-        trainer = load_trainer(engine, layout, data, self._counter("load", total - keys.size))
+        trainer = load_trainer(
+            engine, layout, data, self._counter("load", total - keys.size), threads=self._cores
+        )
         self._watch.sample()
-        planned = cost.count(layout, program, p)
+        planned, machine = cost.count(layout, program, p), this_machine()
         loaded = time.perf_counter()
         ledger = engine.ledger = Ledger()
-        weights, phases = self._train(trainer, program, planned)
+        weights, phases = self._train(trainer, program, planned, machine)
         trained = time.perf_counter()
         write_head(store.head(study), keys.manifest, dumped(trainer, weights))
         timing = {
@@ -116,7 +118,7 @@ class Job:
             "seconds_verifying": verified - start,
             "seconds_loading": loaded - verified,
             "seconds_training": trained - loaded,
-            "seconds_predicted": this_machine().total(planned, p.ring_degree),
+            "seconds_predicted": machine.total(planned, p.ring_degree),
             "phases": [
                 {"step": step, "phase": phase, "seconds": seconds}
                 for (step, phase), seconds in phases.items()
@@ -140,11 +142,10 @@ class Job:
         store.states.finish(study)
 
     def _train(
-        self, trainer: Trainer, program: Program, planned: Ledger
+        self, trainer: Trainer, program: Program, planned: Ledger, machine: Machine
     ) -> tuple[list[list[Ciphertext]], dict[tuple[int, str], float]]:
         """The weights, and the seconds of each step's phases."""
         ledger, ring_degree = trainer.engine.ledger, trainer.engine.parameters.ring_degree
-        machine = this_machine()
         whole = machine.total(planned, ring_degree)
         phases: defaultdict[tuple[int, str], float] = defaultdict(float)
         with self._watch.running():

@@ -110,7 +110,7 @@ def train_here(
         bundle.verify()
     layout = check_study(key_bundle, bundles)
     manifest = key_bundle.manifest
-    trainer = load_trainer(load_engine(key_bundle, cores), layout, bundles)
+    trainer = load_trainer(load_engine(key_bundle, cores), layout, bundles, threads=cores)
     write_head(target, manifest, dumped(trainer, trainer.train(manifest.checked_program)))
 
 

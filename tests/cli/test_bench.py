@@ -114,8 +114,8 @@ WRONG = {
     "list": ("[]", "not a machine file"),
     "deep": ("[" * 100_000, "not a machine file"),
     "no prices": ('{"name": "x", "cores": 1, "prices": {}}', "prices that cannot be"),
-    "negative": (SHIPPED.to_json().replace('"limb": 2.0', '"limb": -2.0'), "prices that cannot be"),
-    "not a number": (SHIPPED.to_json().replace('"limb": 2.0', '"limb": NaN'), "prices that cannot be"),
+    "negative": (SHIPPED.to_json().replace('"limb": ', '"limb": -'), "prices that cannot be"),
+    "not a number": (SHIPPED.to_json().replace('"limb": ', '"limb": NaN, "digit": '), "prices that cannot be"),
 }
 
 
