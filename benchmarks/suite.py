@@ -35,7 +35,7 @@ def run_cases(group: str, wanted: list[str] | None, shared: Path, work: Path) ->
         print(f"{group}/{name} …", flush=True)
         try:
             found = measure(name, case, shared, work)
-        except Failed as failure:
+        except (Failed, OSError) as failure:
             print(f"  {failure}", flush=True)
             yield f"{group}/{name}"
             continue
