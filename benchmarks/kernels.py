@@ -88,7 +88,7 @@ def operations(
 ) -> dict[str, tuple[Callable[[], object], float]]:
     """Operations, with what to divide a call's time by."""
     a = [e.at_level(c, level) for c in fresh]
-    products = e.multiply_accumulate(a, [a] * BATCH)
+    products = e.multiply_accumulate([a], [a] * BATCH)
     flat = e.relinearise(products)
     lefts = [a[i % BATCH] for i in range(TERMS)]
     rights = [[a[(i + k) % BATCH] for i in range(TERMS)] for k in range(ROWS)]
@@ -102,8 +102,11 @@ def operations(
         f"rescale, of {BATCH}": (lambda: e.rescale(flat), BATCH),
         "add": (lambda: e.add(a[0], a[1]), 1),
         "multiply by a scalar": (lambda: e.multiply_scalar(a[0], 0.3), 1),
-        "a product, ns": (lambda: e.multiply_accumulate(lefts, rights[:1]), each),
-        f"a product in {ROWS} rows, ns": (lambda: e.multiply_accumulate(lefts, rights), each * ROWS),
+        "a product, ns": (lambda: e.multiply_accumulate([lefts], rights[:1]), each),
+        f"a product, {ROWS} rows by {ROWS}, ns": (
+            lambda: e.multiply_accumulate([lefts] * ROWS, rights),
+            each * ROWS**2,
+        ),
     }
 
 

@@ -45,7 +45,7 @@ def odd_polynomial(engine: Engine, u: Batch, coefficients: Sequence[Batch]) -> l
         for n in range(len(u)):
             lefts = [engine.at_level(a[n], top - levels) for a, _ in pairs]
             rights = [engine.at_level(b[n], top - levels) for _, b in pairs]
-            sums += engine.multiply_accumulate(lefts, [rights])
+            sums += engine.multiply_accumulate([lefts], [rights])
         return engine.rescale(engine.relinearise(sums))
 
     if degree == 1:

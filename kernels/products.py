@@ -24,6 +24,9 @@ Diagonal = Callable[[int, int, int, int], Ciphertext]
 
 Grid = list[list[Ciphertext]]
 
+TOGETHER = 8
+"""Rows of the dataset in a product: the weights or residuals beside them are read from memory once for all."""
+
 
 def baby_steps(engine: Engine, layout: Layout, weights: Sequence[Sequence[Ciphertext]]) -> list[Grid]:
     """The rotations of the weights that :func:`forward` needs.
@@ -54,17 +57,31 @@ def forward(
     """
     bc, heads = layout.baby * layout.lanes, len(babies)
     total: list[Ciphertext] = []
-    for g in reversed(range(max(layout.giants))):
-        blocks = [j for j, giants in enumerate(layout.giants) if g < giants]
+    for steps in _runs(layout, max(1, TOGETHER // len(rows))):
+        blocks = [j for j, giants in enumerate(layout.giants) if steps[0] < giants]
         rights = [[c for j in blocks for c in of_head[j]] for of_head in babies]
-        parts: list[Ciphertext] = []
-        for i in rows:
-            lefts = [diagonal(i, j, g, b) for j in blocks for b in range(layout.baby)]
-            parts += engine.multiply_accumulate(lefts, rights)
-        total = engine.rotate(total, bc, onto=parts) if total else engine.relinearise(parts)
+        lefts = [
+            [diagonal(i, j, g, b) for j in blocks for b in range(layout.baby)] for g in steps for i in rows
+        ]
+        sums = engine.multiply_accumulate(lefts, rights)
+        for n in range(len(steps)):
+            parts = sums[n * len(rows) * heads : (n + 1) * len(rows) * heads]
+            total = engine.rotate(total, bc, onto=parts) if total else engine.relinearise(parts)
     total = engine.rescale(total)
     total = engine.conjugate(total, onto=total)
     return [total[n * heads : (n + 1) * heads] for n in range(len(rows))]
+
+
+def _runs(layout: Layout, longest: int) -> list[list[int]]:
+    """Giant steps from the last to the first, in runs that the same column blocks have."""
+    runs: list[list[int]] = []
+    for g in reversed(range(max(layout.giants))):
+        have = [g < giants for giants in layout.giants]
+        if runs and len(runs[-1]) < longest and [runs[-1][0] < giants for giants in layout.giants] == have:
+            runs[-1].append(g)
+        else:
+            runs.append([g])
+    return runs
 
 
 def giant_steps(engine: Engine, layout: Layout, residuals: Sequence[Sequence[Ciphertext]]) -> list[Grid]:
@@ -102,11 +119,15 @@ def backward(
     """
     sums: Grid = []
     for j, count in enumerate(layout.giants):
-        rights = [[c for of_row in giants for c in of_row[k][:count]] for k in range(len(giants[0]))]
-        for b in range(layout.baby):
-            lefts = [diagonal(i, j, g, b) for i in rows for g in range(count)]
-            before = None if onto is None else onto[len(sums)]
-            sums.append(engine.multiply_accumulate(lefts, rights, before))
+        heads = len(giants[0])
+        rights = [[c for of_row in giants for c in of_row[k][:count]] for k in range(heads)]
+        for start in range(0, layout.baby, TOGETHER):
+            babies = range(start, min(start + TOGETHER, layout.baby))
+            lefts = [[diagonal(i, j, g, b) for i in rows for g in range(count)] for b in babies]
+            at = len(sums)
+            before = None if onto is None else [c for row in onto[at : at + len(babies)] for c in row]
+            found = engine.multiply_accumulate(lefts, rights, before)
+            sums += [found[n * heads : (n + 1) * heads] for n in range(len(babies))]
     return sums
 
 

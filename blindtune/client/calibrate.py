@@ -21,8 +21,8 @@ from blindtune.params import ParametersLiteral
 RINGS = {16384: 11, 32768: 20}
 """Ring degrees that studies use, with the levels to measure up to."""
 
-TERMS, HEADS = 16, 4
-"""Ciphertexts of the dataset in a product sum, and its right-hand rows: together too many for a cache."""
+TERMS, ROWS, HEADS = 16, 4, 4
+"""Ciphertexts of a product sum, rows of the dataset and of what it is multiplied with: too many for a cache."""
 
 BATCH = 4
 
@@ -50,7 +50,7 @@ def calibrate(
         galois = {e: key.galois_key(e) for e in key.galois_elements(keys)}
         engine = evaluation_engine(p, keys, key.relinearisation_key(), galois, cores=cores)
         blob = key.encrypt(np.exp(1j * np.arange(p.slots)))
-        loaded = [engine.load(blob) for _ in range(TERMS * (1 + HEADS))]
+        loaded = [engine.load(blob) for _ in range(TERMS * (ROWS + HEADS))]
         name = type(engine).__name__
         samples = _samples(engine, loaded, seconds / len(RINGS))
         prices[ring_degree] = {
@@ -102,11 +102,11 @@ def _samples(engine: Engine, loaded: list[Ciphertext], seconds: float) -> dict[s
 
 def _works(engine: Engine, loaded: list[Ciphertext]) -> Iterator[Callable[[], object]]:
     """Every operation at the level of what is loaded, on one ciphertext and on a batch."""
-    lefts, *others = (loaded[i : i + TERMS] for i in range(0, len(loaded), TERMS))
-    for heads, terms in product((1, HEADS), (TERMS // 4, TERMS)):
-        rights = [row[:terms] for row in others[:heads]]
-        yield lambda n=terms, r=rights: engine.multiply_accumulate(lefts[:n], r)  # type: ignore[misc]
-    sums = engine.multiply_accumulate(lefts[:1], [[c] for c in lefts[:BATCH]])
+    table = [loaded[i : i + TERMS] for i in range(0, len(loaded), TERMS)]
+    lefts = table[0]
+    for rows, heads in product((1, ROWS), (1, HEADS)):
+        yield lambda m=rows, k=heads: engine.multiply_accumulate(table[:m], table[ROWS : ROWS + k])  # type: ignore[misc]
+    sums = engine.multiply_accumulate([lefts[:1]], [[c] for c in lefts[:BATCH]])
     flat = engine.relinearise(sums)
     for n in (1, BATCH):
         few, wide, products = lefts[:n], sums[:n], flat[:n]

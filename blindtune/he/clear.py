@@ -8,6 +8,7 @@ engine differs from it by noise alone. Neither protects anything.
 from __future__ import annotations
 
 import json
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -52,15 +53,14 @@ class ClearEngine(CheckedEngine):
         return a - b
 
     def _multiply_accumulate(
-        self, lefts: list[Slots], rights: list[list[Slots]], onto: list[Slots] | None
+        self, lefts: list[list[Slots]], rights: list[list[Slots]], onto: list[Slots] | None
     ) -> list[Slots]:
-        totals = []
-        for k, row in enumerate(rights):
-            total = np.zeros(self.parameters.slots, np.complex128) if onto is None else onto[k].copy()
-            for a, b in zip(lefts, row, strict=True):
-                total += a * b
-            totals.append(total)
-        return totals
+        zero = np.zeros(self.parameters.slots, np.complex128)
+        sums = [
+            sum((a * b for a, b in zip(left, right, strict=True)), zero)
+            for left, right in product(lefts, rights)
+        ]
+        return _onto(sums, onto)
 
     def _relinearise(self, batch: list[Slots]) -> list[Slots]:
         return batch
@@ -103,9 +103,9 @@ class CountingEngine(CheckedEngine):
     def _at_level(self, a: Any, level: int) -> Any: ...
 
     def _multiply_accumulate(
-        self, lefts: list[Any], rights: list[list[Any]], onto: list[Any] | None
+        self, lefts: list[list[Any]], rights: list[list[Any]], onto: list[Any] | None
     ) -> list[Any]:
-        return [None] * len(rights)
+        return [None] * (len(lefts) * len(rights))
 
     def _relinearise(self, batch: list[Any]) -> list[Any]:
         return batch

@@ -93,11 +93,14 @@ class Engine(Protocol):
 
     def multiply_accumulate(
         self,
-        lefts: Sequence[Ciphertext],
+        lefts: Sequence[Sequence[Ciphertext]],
         rights: Sequence[Sequence[Ciphertext]],
         onto: Sequence[Ciphertext] | None = None,
     ) -> list[Ciphertext]:
-        """``onto[k] + Σ lefts[i] · rights[k][i]`` for every k, neither relinearised nor rescaled."""
+        """``Σ_i lefts[m][i] · rights[k][i]`` for every m and, within, every k; added to ``onto`` if given.
+
+        A matrix product whose sums are neither relinearised nor rescaled.
+        """
 
     def relinearise(self, batch: Sequence[Ciphertext]) -> list[Ciphertext]:
         """Back to two polynomials."""
@@ -149,21 +152,24 @@ class CheckedEngine(ABC):
 
     def multiply_accumulate(
         self,
-        lefts: Sequence[Ciphertext],
+        lefts: Sequence[Sequence[Ciphertext]],
         rights: Sequence[Sequence[Ciphertext]],
         onto: Sequence[Ciphertext] | None = None,
     ) -> list[Ciphertext]:
-        if not lefts or not rights or any(len(row) != len(lefts) for row in rights):
-            raise EngineError(f"product sums of {len(lefts)} by {[len(row) for row in rights]} ciphertexts")
-        first = lefts[0]
-        for c in (*lefts, *(c for row in rights for c in row)):
-            _same(first, c)
+        lengths = [[len(row) for row in rows] for rows in (lefts, rights)]
+        if not lefts or not rights or not lefts[0] or len({n for rows in lengths for n in rows}) > 1:
+            raise EngineError(f"product sums of {lengths[0]} by {lengths[1]} ciphertexts")
+        first = lefts[0][0]
+        for row in (*lefts, *rights):
+            for c in row:
+                _same(first, c)
         if first.product or first.size != 2:
             raise EngineError("a product of unrescaled or unrelinearised ciphertexts")
         if first.level < 1:
             raise EngineError("no level left for a product", remedy="Plan fewer steps or a larger ring.")
-        if onto is not None and len(onto) != len(rights):
-            raise EngineError(f"{len(rights)} product sums onto {len(onto)} ciphertexts")
+        count = len(lefts) * len(rights)
+        if onto is not None and len(onto) != count:
+            raise EngineError(f"{count} product sums onto {len(onto)} ciphertexts")
         for c in onto or ():
             if c.level != first.level or not c.product or c.size != 3:
                 raise EngineError("a product sum onto a ciphertext of another level or scale")
@@ -171,11 +177,11 @@ class CheckedEngine(ABC):
             "multiply",
             first.level,
             self._multiply_accumulate,
-            _raws(lefts),
+            [_raws(row) for row in lefts],
             [_raws(row) for row in rights],
             None if onto is None else _raws(onto),
-            count=len(lefts) * len(rights),
-            calls=len(lefts),
+            count=count * len(lefts[0]),
+            calls=len(lefts) * len(lefts[0]),
         )
         return [Ciphertext(raw, first.level, product=True, size=3) for raw in raws]
 
@@ -289,7 +295,7 @@ class CheckedEngine(ABC):
     def _subtract(self, a: Any, b: Any) -> Any: ...
     @abstractmethod
     def _multiply_accumulate(
-        self, lefts: list[Any], rights: list[list[Any]], onto: list[Any] | None
+        self, lefts: list[list[Any]], rights: list[list[Any]], onto: list[Any] | None
     ) -> list[Any]: ...
     @abstractmethod
     def _relinearise(self, batch: list[Any]) -> list[Any]: ...

@@ -5,6 +5,7 @@ The secret key lives in :mod:`blindtune.he.secret`, which nothing on the server 
 
 from __future__ import annotations
 
+from itertools import product
 from typing import Any
 
 from blindtune.errors import EngineError
@@ -73,12 +74,12 @@ class SealEngine(CheckedEngine):
         return out
 
     def _multiply_accumulate(
-        self, lefts: list[Any], rights: list[list[Any]], onto: list[Any] | None
+        self, lefts: list[list[Any]], rights: list[list[Any]], onto: list[Any] | None
     ) -> list[Any]:
-        totals = []
-        for k, row in enumerate(rights):
-            total, term = None if onto is None else onto[k], self._s.Ciphertext()
-            for a, b in zip(lefts, row, strict=True):
+        totals: list[Any] = []
+        for left, right in product(lefts, rights):
+            total, term = None if onto is None else onto[len(totals)], self._s.Ciphertext()
+            for a, b in zip(left, right, strict=True):
                 self._evaluator.multiply(a, b, term)
                 if total is None:
                     total, term = term, self._s.Ciphertext()

@@ -41,7 +41,7 @@ class One:
         self, lefts: list[Ciphertext], rights: list[Ciphertext], onto: Ciphertext | None = None
     ) -> Ciphertext:
         found: list[Ciphertext] = self._engine.multiply_accumulate(
-            lefts, [rights], None if onto is None else [onto]
+            [lefts], [rights], None if onto is None else [onto]
         )
         return found[0]
 
@@ -228,8 +228,8 @@ class TestContract:
             ("differ", lambda: e.multiply_accumulate([a, low], [a, low])),
             ("unrescaled", lambda: e.multiply_accumulate([product], [product])),
             ("unrescaled", lambda: e.multiply_accumulate([flat], [flat])),
-            ("sums of 0 by", lambda: e.multiply_accumulate([], [])),
-            ("2 by \\[1\\]", lambda: e.multiply_accumulate([a, a], [a])),
+            ("sums of \\[0\\] by", lambda: e.multiply_accumulate([], [])),
+            ("\\[2\\] by \\[1\\]", lambda: e.multiply_accumulate([a, a], [a])),
             ("onto", lambda: e.multiply_accumulate([a], [a], onto=a)),
             ("onto", lambda: e.multiply_accumulate([a], [a], onto=flat)),
             ("onto", lambda: e.multiply_accumulate([low], [low], onto=product)),
@@ -282,8 +282,10 @@ class TestContract:
         pairs = [bench.pair(i) for i in range(3)]
         x, c = [p[0] for p in pairs], [p[1] for p in pairs]
         drift = e.parameters.drift(TOP)
-        sums = e.multiply_accumulate(c[:2], [[c[2], c[1]], [c[0], c[2]]])
-        expected = [x[0] * x[2] + x[1] * x[1], x[0] * x[0] + x[1] * x[2]]
+        sums = e.multiply_accumulate([c[:2], c[1:]], [[c[2], c[1]], [c[0], c[2]], [c[1], c[1]]])
+        lefts, rights = [x[:2], x[1:]], [[x[2], x[1]], [x[0], x[2]], [x[1], x[1]]]
+        expected = [a[0] * b[0] + a[1] * b[1] for a in lefts for b in rights]
+        assert len(sums) == len(expected)
         for one, values in zip(e.rescale(e.relinearise(sums)), expected, strict=True):
             bench.holds(one, values * drift, TOP - 1)
         for turned, values in zip(e.rotate(c, 5), x, strict=True):
@@ -295,7 +297,7 @@ class TestContract:
     def test_rotations_and_conjugations_onto_others(self, bench: Bench, relinearised: bool) -> None:
         e = bench.engine
         (x, a), (y, b) = bench.pair(), bench.pair(1)
-        products = e.multiply_accumulate([a], [[b], [a]])
+        products = e.multiply_accumulate([[a]], [[b], [a]])
         flat = e.relinearise(products)
         onto = flat if relinearised else products
         expected, drift = [x * y, x * x], e.parameters.drift(TOP)
@@ -365,7 +367,7 @@ def test_drift_of_clear_slots_is_seals_to_noise() -> None:
     ours, theirs = clear.encrypt(x), seal.load(key.encrypt(x))
 
     def square(e: Engine, c: Ciphertext) -> Ciphertext:
-        return e.rescale(e.relinearise(e.multiply_accumulate([c], [[c]])))[0]
+        return e.rescale(e.relinearise(e.multiply_accumulate([[c]], [[c]])))[0]
 
     exact = x
     for _ in range(4):
@@ -379,7 +381,7 @@ def test_drift_of_clear_slots_is_seals_to_noise() -> None:
 def test_the_counting_engine_keeps_the_same_books(tiny: Parameters) -> None:
     e = CountingEngine(tiny, KEYS)
     a = e.encrypt()
-    (c,) = e.rescale(e.relinearise(e.multiply_accumulate([a, a], [[a, a]])))
+    (c,) = e.rescale(e.relinearise(e.multiply_accumulate([[a, a]], [[a, a]])))
     assert (c.level, c.product, c.size) == (TOP - 1, False, 2)
     assert e.load(e.dump(c)) == c
     done = {("multiply", 11): 2, ("relinearise", 11): 1, ("rescale", 11): 1, ("dump", 10): 1, ("load", 10): 1}

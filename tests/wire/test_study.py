@@ -148,7 +148,7 @@ def test_items_that_are_not_fresh_ciphertexts(hospital: Hospital, tiny_key: Secr
     low = engine.at_level(fresh, 2)
     wrong = [
         (engine.dump(low), "not fresh"),
-        (engine.dump(engine.multiply_accumulate([low], [[low]])[0]), "not fresh"),
+        (engine.dump(engine.multiply_accumulate([[low]], [[low]])[0]), "not fresh"),
         (b"no ciphertext at all", "does not load|neither a ciphertext"),
     ]
     for number, (item, message) in enumerate(wrong):

@@ -138,17 +138,18 @@ class FastEngine(CheckedEngine):
         return out
 
     def _multiply_accumulate(
-        self, lefts: list[Any], rights: list[list[Any]], onto: list[Any] | None
+        self, lefts: list[list[Any]], rights: list[list[Any]], onto: list[Any] | None
     ) -> list[Any]:
-        limbs = lefts[0].limbs
-        outs = [self._new(3, limbs) for _ in rights]
-        p, x = self._job(limbs, len(rights), 3)
+        limbs, count = lefts[0][0].limbs, len(lefts) * len(rights)
+        outs = [self._new(3, limbs) for _ in range(count)]
+        p, x = self._job(limbs, count, 3)
         for k, out in enumerate(outs):
             x[k, :2] = out.address, out.stride
             if onto is not None:
                 x[k, 2:4] = onto[k].address, onto[k].stride
-        left, right = _addresses(lefts), _addresses([c for row in rights for c in row])
-        p[tasks.TERMS], p[tasks.LEFTS], p[tasks.RIGHTS] = len(lefts), left.ctypes.data, right.ctypes.data
+        left, right = (_addresses([c for row in rows for c in row]) for rows in (lefts, rights))
+        p[tasks.TERMS], p[tasks.GROUPS] = len(lefts[0]), len(lefts)
+        p[tasks.LEFTS], p[tasks.RIGHTS] = left.ctypes.data, right.ctypes.data
         phases = [(tasks.PRODUCTS, limbs * (self.parameters.ring_degree // CHUNK))]
         self._run(phases, p, x, len(rights) * SUM_BYTES, cleared=True)
         return outs

@@ -1,8 +1,8 @@
-"""Sums of products of ciphertexts: Σ left · right, for several rows of rights in one pass over the lefts.
+"""Sums of products of ciphertexts: a matrix product, rows of lefts with rows of rights.
 
-The lefts are a dataset, larger than any cache: what limits is the memory. So a task is one modulus and a
-run of :data:`CHUNK` coefficients; it reads a few lefts' runs, multiplies them into every row of rights'
-sums, which stay in the near caches, and goes on to the next lefts.
+Both are larger than any cache: what limits is the memory. So a task is one modulus and a run of
+:data:`CHUNK` coefficients, in which all rights together fit into the near caches. It takes one row of lefts
+after the other: every left's run is read once, and every right's once for all rows of lefts.
 
 A product has three polynomials, a0 b0, a0 b1 + a1 b0 and a1 b1; the middle one is
 (a0 + a1)(b0 + b1) - a0 b0 - a1 b1, with the subtractions done once at the end. Sums are lazy: with factors
@@ -18,7 +18,7 @@ from blindtune.he.fast.switching import MAX_TERMS, reduced
 from blindtune.he.fast.tables import IS_NARROW, OFFSET, SELF, Q
 from blindtune.he.fast.vector import Lanes, Value, compiled, emitted
 
-CHUNK = 512
+CHUNK = 256
 """Coefficients of a task."""
 
 SUM_BYTES = 6 * 8 * CHUNK
@@ -100,6 +100,7 @@ def product_chunk(
     constants: Any,
     terms: int,
     lefts: int,
+    groups: int,
     rights: int,
     rows: Any,
     totals: Any,
@@ -108,22 +109,28 @@ def product_chunk(
     """All product sums under modulus j on one chunk.
 
     Args:
-        lefts: address of the terms' two polynomials' addresses.
+        lefts: address of the terms' two polynomials' addresses, for row after row of lefts.
+        groups: rows of lefts.
         rights: the same for row after row of rights.
-        totals: for each row: address and stride of the result, address (or 0) and stride of what is added.
+        rows: rows of rights.
+        totals: for each row of lefts and, within, of rights: address and stride of the result, address (or 0) and stride of what is added.
         sums: zeroed room for every row's sums; left zeroed.
     """
     c = constants[j]
     narrow = c[IS_NARROW]
     offset = c[OFFSET] + chunk * CHUNK * (4 if narrow else 8)
-    done = 0
-    while done < terms:
+    for part in range(groups * -(-terms // MAX_TERMS)):
+        group, done = part % groups, part // groups * MAX_TERMS
         end = min(terms, done + MAX_TERMS)
         i = done
         while i < end:
             count = UNROLLED if i + UNROLLED <= end else 1
             for k in range(rows):
-                left, right, total = lefts + 16 * i, rights + 16 * (k * terms + i), sums + k * SUM_BYTES
+                left, right, total = (
+                    lefts + 16 * (group * terms + i),
+                    rights + 16 * (k * terms + i),
+                    sums + k * SUM_BYTES,
+                )
                 if count == 1:
                     if narrow:
                         _one_narrow(variant, left, right, offset, total)
@@ -135,7 +142,8 @@ def product_chunk(
                     _some_wide(variant, left, right, offset, total)
             i += count
         for k in range(rows):
-            out, out_stride, onto, onto_stride = totals[k, 0], totals[k, 1], totals[k, 2], totals[k, 3]
+            x = totals[group * rows + k]
+            out, out_stride, onto, onto_stride = x[0], x[1], x[2], x[3]
             if done > 0:
                 onto, onto_stride = out, out_stride
             there = onto + offset if onto != 0 else 0
@@ -144,4 +152,3 @@ def product_chunk(
                 _finish_narrow(variant, total, out + offset, out_stride, there, onto_stride, c[SELF])
             else:
                 _finish_wide(variant, total, out + offset, out_stride, there, onto_stride, c[SELF])
-        done = end

@@ -57,8 +57,8 @@ def _results(engine: Engine, blobs: list[bytes]) -> dict[str, Ciphertext]:
     found = {}
     for level in (engine.parameters.levels, 1):
         a, b = (engine.at_level(engine.load(data), level) for data in blobs)
-        products = engine.multiply_accumulate([a, b, a, b, a, a], [[b, b, b, a, a, a], [a] * 6])
-        products = engine.multiply_accumulate([b], [[b], [a]], onto=products)
+        products = engine.multiply_accumulate([[a, b, a, b, a, a]], [[b, b, b, a, a, a], [a] * 6])
+        products = engine.multiply_accumulate([[b]], [[b], [a]], onto=products)
         flat = engine.relinearise(products)
         results = {
             "a lowered level": a,

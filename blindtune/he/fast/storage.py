@@ -22,6 +22,9 @@ _HUGE = 1 << 21
 _SLAB = 1 << 25
 # Buffers are rounded up to this, so that a level more or less often finds a used one.
 _STEP = 1 << 14
+# Rows are a power of two long: without a shift from buffer to buffer, the same coefficients of all
+# ciphertexts would fall on a few sets of a cache, and push each other out of it.
+_SHIFT, _WAY = 1536, 1 << 17
 
 
 class Buffer:
@@ -47,7 +50,7 @@ class Pool:
 
     def take(self, size: int) -> Buffer:
         """A buffer of at least ``size`` bytes, aligned, its contents undefined."""
-        size = -(-size // _STEP) * _STEP
+        size = -(-size // _STEP) * _STEP + _SHIFT
         # Levels fall, so larger buffers of higher ones would never be used again: one up to twice as large
         # is taken. Without the lock, which a buffer forgotten in the middle of this could not take.
         for found in (size, *sorted(n for n in list(self.free) if size < n <= 2 * size)):
@@ -57,8 +60,8 @@ class Pool:
                 continue
         with self._lock:
             if not self._slabs or self._used + size > self._slabs[-1].nbytes:
-                self._slabs.append(_pages(max(size, _SLAB)))
-                self._used = 0
+                self._used %= _WAY
+                self._slabs.append(_pages(max(self._used + size, _SLAB)))
             address = self._slabs[-1].ctypes.data + self._used
             self._used += size
         return Buffer(self, address, size)

@@ -53,9 +53,10 @@ TURN, DIGITS, SUMS, LAST_ROWS, DIVIDE, ADD, SUBTRACT, SCALE, PRODUCTS = range(9)
     TERMS,
     LEFTS,
     RIGHTS,
+    GROUPS,
     KEYS,  # for each of two targets: address and digits
-) = range(16)
-PARAMETERS = 19
+) = range(17)
+PARAMETERS = 20
 
 # Columns for each ciphertext of a job.
 (
@@ -142,8 +143,9 @@ def _perform(
             constants,
             p[TERMS],
             p[LEFTS],
+            p[GROUPS],
             p[RIGHTS],
-            count,
+            count // p[GROUPS],
             x,
             scratch,
         )

@@ -28,13 +28,14 @@ def chains(draw: st.DrawFn) -> Parameters:
     return ParametersLiteral(degree, levels, scale, first, special, security=0).checked()
 
 
-def everything(engine: Engine, a: list[Ciphertext], rows: int) -> list[Ciphertext]:
+def everything(engine: Engine, a: list[Ciphertext], rows: int, groups: int = 2) -> list[Ciphertext]:
     """Results of every operation that is SEAL's step by step."""
     count = len(a)
     rights = [[a[(i + k) % count] for i in range(2 * count + 1)] for k in range(rows)]
-    lefts = [a[i % count] for i in range(2 * count + 1)]
+    lefts = [[a[(i * (m + 1) + m) % count] for i in range(2 * count + 1)] for m in range(groups)]
     products = engine.multiply_accumulate(lefts, rights)
-    onto = engine.multiply_accumulate(a, [row[:count] for row in rights], onto=products)
+    few = [[row[:count] for row in table] for table in (lefts, rights)]
+    onto = engine.multiply_accumulate(*few, onto=products)
     flat = engine.relinearise(onto)
     found = [*products, *onto, *flat, *engine.rescale(onto), *engine.rescale(flat)]
     found += engine.rotate(a, STEPS[1])
@@ -51,18 +52,27 @@ def everything(engine: Engine, a: list[Ciphertext], rows: int) -> list[Ciphertex
     threads=st.integers(1, 3),
     count=st.integers(1, 4),
     rows=st.integers(1, 3),
+    groups=st.integers(1, 3),
     lowered=st.integers(0, 4),
     seed=st.integers(0, 99),
 )
 def test_all_operations_equal_seals(
-    variant: Variant, parameters: Parameters, threads: int, count: int, rows: int, lowered: int, seed: int
+    variant: Variant,
+    parameters: Parameters,
+    threads: int,
+    count: int,
+    rows: int,
+    groups: int,
+    lowered: int,
+    seed: int,
 ) -> None:
     made = owner(parameters)
     both = pair(made, variant, threads)
     data = made.encrypted(count, seed)
     level = max(1, parameters.levels - lowered)
     theirs, ours = (
-        everything(e, [e.at_level(e.load(d), level) for d in data], rows) for e in (both.seal, both.fast)
+        everything(e, [e.at_level(e.load(d), level) for d in data], rows, groups)
+        for e in (both.seal, both.fast)
     )
     for x, y in zip(theirs, ours, strict=True):
         both.same(x, y)
@@ -79,7 +89,7 @@ def test_the_greatest_residues_overflow_nothing(
     for e in (both.seal, both.fast):
         a, b = e.load(made.greatest()), e.load(made.greatest(3, product=True))
         # More terms than a lazy sum may have.
-        sums = e.multiply_accumulate([a] * 4100, [[a] * 4100], onto=[b])
+        sums = e.multiply_accumulate([[a] * 4100] * 2, [[a] * 4100], onto=[b, b])
         found.append([*sums, *everything(e, [a], 1), *e.relinearise([b]), *e.rescale([b])])
     for x, y in zip(*found, strict=True):
         both.same(x, y)
@@ -93,7 +103,7 @@ def test_a_rotation_onto_an_unrelinearised_sum(variant: Variant, product: bool) 
     data, values = made.encrypted(3, 1), []
     for e in (both.seal, both.fast):
         batch = [e.load(d) for d in data]
-        sums = e.multiply_accumulate(batch, [batch, batch[::-1]])
+        sums = e.multiply_accumulate([batch], [batch, batch[::-1]])
         onto = sums if product else e.rescale(sums)
         flat = e.relinearise(onto)
         turned = e.rotate(flat, STEPS[0], onto) + e.conjugate(flat, onto)
