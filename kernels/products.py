@@ -25,7 +25,7 @@ Diagonal = Callable[[int, int, int, int], Ciphertext]
 Grid = list[list[Ciphertext]]
 
 TOGETHER = 8
-"""Rows of the dataset in a product: the weights or residuals beside them are read from memory once for all."""
+"""Rows of the dataset in a product: the weights or residuals beside them are read from memory once."""
 
 
 def baby_steps(engine: Engine, layout: Layout, weights: Sequence[Sequence[Ciphertext]]) -> list[Grid]:

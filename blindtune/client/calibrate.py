@@ -22,7 +22,7 @@ RINGS = {16384: 11, 32768: 20}
 """Ring degrees that studies use, with the levels to measure up to."""
 
 TERMS, ROWS, HEADS = 16, 4, 4
-"""Ciphertexts of a product sum, rows of the dataset and of what it is multiplied with: too many for a cache."""
+"""Ciphertexts of a product sum, rows of lefts and rows of rights: together too many for a cache."""
 
 BATCH = 4
 

@@ -113,7 +113,8 @@ def product_chunk(
         groups: rows of lefts.
         rights: the same for row after row of rights.
         rows: rows of rights.
-        totals: for each row of lefts and, within, of rights: address and stride of the result, address (or 0) and stride of what is added.
+        totals: for each row of lefts and, within, of rights: address and stride of the result, address (or 0)
+            and stride of what is added.
         sums: zeroed room for every row's sums; left zeroed.
     """
     c = constants[j]

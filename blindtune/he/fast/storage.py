@@ -51,9 +51,9 @@ class Pool:
     def take(self, size: int) -> Buffer:
         """A buffer of at least ``size`` bytes, aligned, its contents undefined."""
         size = -(-size // _STEP) * _STEP + _SHIFT
-        # Levels fall, so larger buffers of higher ones would never be used again: one up to twice as large
-        # is taken. Without the lock, which a buffer forgotten in the middle of this could not take.
-        for found in (size, *sorted(n for n in list(self.free) if size < n <= 2 * size)):
+        # Levels fall, so larger buffers of higher ones would never be used again: the next larger one is
+        # taken. Without the lock, which a buffer forgotten in the middle of this could not take.
+        for found in (size, *sorted(n for n in list(self.free) if n > size)):
             try:
                 return Buffer(self, self.free[found].pop(), found)
             except IndexError:
@@ -108,7 +108,8 @@ def view(address: int, shape: Sequence[int], kind: DTypeLike) -> NDArray[Any]:
 
 def _pages(size: int) -> NDArray[np.uint8]:
     """Zeroed memory from the system, on a huge page's border, in huge pages where it grants them."""
-    pages = mmap.mmap(-1, size + _HUGE)
+    # Private: the memory of shared mappings gets no huge pages.
+    pages = mmap.mmap(-1, size + _HUGE, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     if hasattr(mmap, "MADV_HUGEPAGE"):
         pages.madvise(mmap.MADV_HUGEPAGE)
     raw = np.frombuffer(pages, np.uint8)
