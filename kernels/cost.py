@@ -75,16 +75,21 @@ def key_memory(layout: Layout, p: Parameters) -> int:
     return (len(layout.keys().rotations) + 2) * digits * 2 * sum(residue_bytes(p)) * p.ring_degree
 
 
-def memory_bytes(layout: Layout, program: Program, p: Parameters) -> int:
-    """Predicted peak of the server's job."""
-    fresh = ciphertext_bytes(p)
+def working_bytes(layout: Layout, program: Program, p: Parameters) -> int:
+    """Predicted memory of what training makes: rotations, sums, weights."""
     heads, columns = layout.weight_blocks, len(layout.widths)
     rows = min(layout.row_blocks, max(1, BATCH // heads))
     working = heads * columns * layout.baby * 2.5
     if program.steps > 1:
         working += rows * heads * (max(layout.giants) + 8)
+    return int(REUSED * working * ciphertext_bytes(p))
+
+
+def memory_bytes(layout: Layout, program: Program, p: Parameters) -> int:
+    """Predicted peak of the server's job."""
     study = layout.data_ciphertexts + residual_ciphertexts(layout, program)
-    return int((study + REUSED * working) * fresh + key_memory(layout, p) + PROCESS_BYTES)
+    held = study * ciphertext_bytes(p) + key_memory(layout, p)
+    return held + working_bytes(layout, program, p) + PROCESS_BYTES
 
 
 def count(layout: Layout, program: Program, p: Parameters) -> Ledger:

@@ -129,6 +129,13 @@ class Engine(Protocol):
     def at_level(self, a: Ciphertext, level: int) -> Ciphertext:
         """The same values at a lower level."""
 
+    def reserve(self, size: int) -> None:
+        """Take so many bytes of working memory ahead, where an engine manages its own.
+
+        Raises:
+            MemoryError: the system has not so much.
+        """
+
     def dump(self, a: Ciphertext) -> bytes:
         """Serialise, for another process or the wire."""
 
@@ -149,6 +156,9 @@ class CheckedEngine(ABC):
     def subtract(self, a: Ciphertext, b: Ciphertext) -> Ciphertext:
         _same(a, b)
         return self._as(a, self._timed("add", a.level, self._subtract, a.raw, b.raw))
+
+    def reserve(self, size: int) -> None:  # noqa: B027 (engines whose library manages memory need nothing)
+        """Nothing: memory comes as it is needed."""
 
     def multiply_accumulate(
         self,

@@ -16,6 +16,7 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -103,9 +104,13 @@ class Job:
         verified = time.perf_counter()
         layout = check_study(keys, data)
         engine = load_engine(keys, self._cores)
-        trainer = load_trainer(
-            engine, layout, data, self._counter("load", total - keys.size), threads=self._cores
-        )
+        # What training will need is taken beside the loading: too little is found out now, not half way.
+        with ThreadPoolExecutor(1) as ahead:
+            reserved = ahead.submit(engine.reserve, cost.working_bytes(layout, program, p))
+            trainer = load_trainer(
+                engine, layout, data, self._counter("load", total - keys.size), threads=self._cores
+            )
+            reserved.result()
         self._watch.sample()
         planned, machine = cost.count(layout, program, p), this_machine()
         loaded = time.perf_counter()

@@ -76,14 +76,16 @@ class FastEngine(CheckedEngine):
             raise EngineError(f"{reason}: these parameters need SEAL itself")
         super().__init__(parameters, keys)
         n = parameters.ring_degree
-        self._lock, self._pool, self._chain = threading.Lock(), Pool(), Chain(n, parameters.primes)
+        self._lock, self._chain = threading.Lock(), Chain(n, parameters.primes)
+        # What is loaded stays to the end; what is reserved ahead is for what operations make.
+        self._loaded, self._pool = Pool(), Pool()
         self._runner = tasks.Runner(variant, threads, self._chain)
-        self._relin = load_key(relinearisation, parameters, self._chain, self._pool)
+        self._relin = load_key(relinearisation, parameters, self._chain, self._loaded)
         self._galois: dict[int, Key] = {}
         for element in galois_elements(keys, n):
             if element not in galois:
                 raise EngineError(f"the Galois key of element {element} is missing")
-            self._galois[element] = load_key(galois[element], parameters, self._chain, self._pool, element)
+            self._galois[element] = load_key(galois[element], parameters, self._chain, self._loaded, element)
 
     # Serialisation and storage
 
@@ -94,7 +96,7 @@ class FastEngine(CheckedEngine):
         (residues,) = blob.expand(data, header, self.parameters)
         if not residues[1:].any():
             raise EngineError("a ciphertext that hides nothing")
-        rows = self._new(header.size, header.limbs)
+        rows = self._new(header.size, header.limbs, self._loaded)
         for k in range(header.size):
             for j in range(header.limbs):
                 np.copyto(self._row(rows, k, j), residues[k, j], casting="unsafe")
@@ -115,9 +117,9 @@ class FastEngine(CheckedEngine):
         place = rows.polynomial(k) + int(self._chain.constants[j, OFFSET])
         return view(place, (self.parameters.ring_degree,), kind)
 
-    def _new(self, size: int, limbs: int) -> Rows:
+    def _new(self, size: int, limbs: int, pool: Pool | None = None) -> Rows:
         stride = self._chain.bytes_of(limbs)
-        owner = self._pool.take(size * stride)
+        owner = (pool or self._pool).take(size * stride)
         return Rows(owner.address, stride, size, limbs, owner)
 
     # Arithmetic
@@ -136,6 +138,9 @@ class FastEngine(CheckedEngine):
         x[0, tasks.OUT], x[0, tasks.OUT_STRIDE] = out.address, out.stride
         self._run([(kind, a.limbs * a.size)], p, x, 0)
         return out
+
+    def reserve(self, size: int) -> None:
+        self._pool.reserve(size)
 
     def _multiply_accumulate(
         self, lefts: list[list[Any]], rights: list[list[Any]], onto: list[Any] | None

@@ -9,7 +9,7 @@ from __future__ import annotations
 import ctypes
 import mmap
 import threading
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -20,6 +20,7 @@ from numpy.typing import DTypeLike, NDArray
 ALIGNMENT = 64
 _HUGE = 1 << 21
 _SLAB = 1 << 25
+_PAGE = 1 << 12
 # Buffers are rounded up to this, so that a level more or less often finds a used one.
 _STEP = 1 << 14
 # Rows are a power of two long: without a shift from buffer to buffer, the same coefficients of all
@@ -45,8 +46,20 @@ class Pool:
     def __init__(self) -> None:
         self.free: defaultdict[int, list[int]] = defaultdict(list)
         self._slabs: list[NDArray[np.uint8]] = []
+        self._spare: deque[NDArray[np.uint8]] = deque()
         self._used = 0
         self._lock = threading.Lock()
+
+    def reserve(self, size: int) -> None:
+        """Take memory from the system ahead: what is touched for the first time in an operation delays it.
+
+        Raises:
+            MemoryError: the system has not so much.
+        """
+        for _ in range(-(-size // _SLAB)):
+            slab = _pages(_SLAB)
+            slab[::_PAGE] = 0
+            self._spare.append(slab)
 
     def take(self, size: int) -> Buffer:
         """A buffer of at least ``size`` bytes, aligned, its contents undefined."""
@@ -61,10 +74,15 @@ class Pool:
         with self._lock:
             if not self._slabs or self._used + size > self._slabs[-1].nbytes:
                 self._used %= _WAY
-                self._slabs.append(_pages(max(self._used + size, _SLAB)))
+                self._slabs.append(self._slab(self._used + size))
             address = self._slabs[-1].ctypes.data + self._used
             self._used += size
         return Buffer(self, address, size)
+
+    def _slab(self, size: int) -> NDArray[np.uint8]:
+        if size <= _SLAB and self._spare:
+            return self._spare.popleft()
+        return _pages(max(size, _SLAB))
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,6 +25,22 @@ def test_a_forgotten_buffer_is_used_again() -> None:
     assert pool.take(50_000).address == address
 
 
+def test_the_same_row_of_neighbours_falls_on_other_sets_of_a_cache() -> None:
+    pool, way = Pool(), 1 << 17
+    sets = [pool.take(1 << 20).address % way // 64 for _ in range(64)]
+    assert len(set(sets)) == 64
+
+
+def test_what_was_reserved_is_handed_out_and_no_more_is_asked_for() -> None:
+    pool = Pool()
+    pool.reserve(100 << 20)
+    pages = [(slab.ctypes.data, slab.nbytes) for slab in pool._spare]
+    assert sum(size for _, size in pages) >= 100 << 20
+    taken = [pool.take(10 << 20) for _ in range(8)]
+    assert all(any(start <= b.address < start + size for start, size in pages) for b in taken)
+    assert pool.take(1 << 27).size >= 1 << 27
+
+
 def test_aligned_arrays_are_zero() -> None:
     a = aligned((3, 5), np.int64)
     assert a.ctypes.data % 64 == 0
