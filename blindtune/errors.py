@@ -9,6 +9,8 @@ The command line shows ``str(error)`` on one line and exits with :attr:`Blindtun
     ├── KeyFileError          a key file that is missing, damaged, locked or of another study
     ├── BundleError           a bundle that is malformed, altered, truncated or under another key
     ├── EngineError           an operation that the engine cannot carry out
+    ├── FederationError       a message, member or round of a federation that is refused
+    ├── PrivacyError          a release that the privacy budget does not allow
     ├── ModelError            a backbone or its weights that cannot be had
     ├── RemoteError           the server refused, failed or could not be reached
     └── MissingPackageError   an optional package that this call needs
@@ -56,6 +58,14 @@ class BundleError(BlindtuneError):
 
 class EngineError(BlindtuneError):
     """An operation that the engine cannot carry out: a missing key, no level left, unequal levels."""
+
+
+class FederationError(BlindtuneError):
+    """A message, a member or a round of a federation is refused."""
+
+
+class PrivacyError(BlindtuneError):
+    """A release that the privacy budget does not allow, or a budget or ledger that cannot be used."""
 
 
 class ModelError(BlindtuneError):

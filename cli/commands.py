@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from blindtune.cli import bench, cloud, demo, exchange, hospital, results
+from blindtune.cli import bench, cloud, demo, exchange, hospital, privacy, results
 
 app = typer.Typer(
     name="blindtune",
@@ -27,3 +27,4 @@ for command in (
     demo.demo,
 ):
     app.command()(command)
+app.add_typer(privacy.app, name="dp")

@@ -115,7 +115,10 @@ WRONG = {
     "deep": ("[" * 100_000, "not a machine file"),
     "no prices": ('{"name": "x", "cores": 1, "prices": {}}', "prices that cannot be"),
     "negative": (SHIPPED.to_json().replace('"limb": ', '"limb": -'), "prices that cannot be"),
-    "not a number": (SHIPPED.to_json().replace('"limb": ', '"limb": NaN, "digit": '), "prices that cannot be"),
+    "not a number": (
+        SHIPPED.to_json().replace('"limb": ', '"limb": NaN, "digit": '),
+        "prices that cannot be",
+    ),
 }
 
 

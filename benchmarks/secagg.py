@@ -1,0 +1,155 @@
+"""Secure aggregation beside plain averaging, and against plain sums over many random sessions.
+
+    python -m benchmarks.secagg [--parameters 5700000] [--parties 3 10 50] [--cases 100000]
+
+Seconds are of one process that plays all parts one after the other, so a member's share is the time of one
+hospital. Written to ``benchmarks/results/secagg.json``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.commands import keep, machine
+from blindtune.federation.identity import Identity, Roster
+from blindtune.federation.secagg.aggregator import Aggregator
+from blindtune.federation.secagg.journal import Journal
+from blindtune.federation.secagg.local import STAGES, aggregate
+from blindtune.federation.secagg.member import Member
+from blindtune.federation.secagg.session import Policy, Session
+
+MODEL = "0" * 64
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--parameters", type=int, default=5_700_000)
+    parser.add_argument("--parties", type=int, nargs="*", default=[3, 10, 50])
+    parser.add_argument("--cases", type=int, default=100_000)
+    given = parser.parse_args()
+    rows = [
+        overhead(given.parameters, n, gone) for n in given.parties for gone in (0, 1) if n > 3 or not gone
+    ]
+    found = {"machine": machine(), "parameters": given.parameters, "rows": rows, "cases": cases(given.cases)}
+    keep("secagg", found)
+    for row in rows:
+        print(row)
+    print(found["cases"])
+
+
+@contextmanager
+def group(count: int) -> Iterator[list[Member]]:
+    """Members with journals in a folder of their own."""
+    names = [f"site-{i:02d}" for i in range(1, count + 1)]
+    identities = {name: Identity.generate() for name in names}
+    roster = Roster({name: i.public for name, i in identities.items()})
+    with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
+        members = []
+        for name in names:
+            journal = Journal(Path(folder) / name)
+            stack.callback(journal.close)
+            members.append(Member(name, identities[name], roster, journal, Policy()))
+        yield members
+
+
+def session_of(members: list[Member], length: int, round_: int) -> Session:
+    """A session of the whole group."""
+    roster = members[0].roster
+    threshold = Policy().threshold(len(members))
+    return Session("bench", round_, 0, MODEL, "update", length, 1.0, threshold, roster)
+
+
+def overhead(parameters: int, parties: int, gone: int) -> dict[str, Any]:
+    """Seconds and bytes of one aggregation by stage, and of a plain average of the same vectors."""
+    rng = np.random.default_rng(0)
+    vector = rng.uniform(-1, 1, parameters).astype(np.float32)
+    start = time.perf_counter()
+    total = np.zeros(parameters)
+    for _ in range(parties):
+        total += vector
+    plain = time.perf_counter() - start
+    with group(parties) as members:
+        session = session_of(members, parameters, 0)
+        server, member, central = Aggregator(session), defaultdict(float), defaultdict(float)
+        up: defaultdict[str, int] = defaultdict(int)
+
+        def clocked(table: Any, stage: str, call: Any, *arguments: Any) -> Any:
+            before = time.perf_counter()
+            answer = call(*arguments)
+            table[stage] += time.perf_counter() - before
+            return answer
+
+        def exchange(stage: str, among: list[Member], ask: Any, receive: Any) -> None:
+            for m in among:
+                answer = clocked(member, stage, ask, m)
+                data = answer if isinstance(answer, bytes) else answer.to_bytes()
+                up[stage] += len(data)
+                clocked(central, stage, receive, m.number, data)
+
+        left = members[: len(members) - gone]
+        exchange("advert", members, lambda m: m.advertise(session), server.receive_advert)
+        adverts = server.adverts()
+        exchange("sharing", members, lambda m: m.share(session, adverts), server.receive_sharing)
+        deliveries = server.deliveries()
+        exchange(
+            "masked", left, lambda m: m.mask(session, deliveries[m.number], vector), server.receive_masked
+        )
+        survivors = server.survivors()
+        exchange("consent", left, lambda m: m.agree(session, survivors), server.receive_consent)
+        consents = server.consents()
+        exchange("opening", left, lambda m: m.open(session, consents), server.receive_opening)
+        found = clocked(central, "sum", server.result)
+    error = float(np.abs(found.values - len(left) * vector.astype(np.float64)).max())
+    return {
+        "parties": parties,
+        "dropped": gone,
+        "threshold": session.threshold,
+        "seconds_member": {k: v / parties for k, v in member.items()},
+        "seconds_server": dict(central),
+        "seconds_plain_average": plain,
+        "bytes_member_up": {k: v // parties for k, v in up.items()},
+        "bytes_plain_up": 4 * parameters,
+        "largest_error": error,
+        "bound": session.quantiser.error(len(left)),
+    }
+
+
+def cases(count: int) -> dict[str, Any]:
+    """Random sessions, dropouts and vectors against plain sums modulo 2^32; every one must be equal."""
+    rng = np.random.default_rng()
+    done, wrong = 0, 0
+    start = time.perf_counter()
+    round_ = 0
+    with ExitStack() as stack:
+        groups = {n: stack.enter_context(group(n)) for n in (3, 4, 5, 7)}
+        while done < count:
+            n = int(rng.choice(list(groups)))
+            members = groups[n]
+            # Each element of the vectors is a case: many grid edges and signs in few sessions.
+            length, round_ = int(rng.integers(1, 2000)), round_ + 1
+            session = session_of(members, length, round_)
+            scale = 10.0 ** rng.integers(-9, 3)
+            vectors = {m.number: rng.normal(scale=scale, size=length) for m in members}
+            most = int(rng.integers(0, n - session.threshold + 1))
+            who = rng.choice(np.arange(1, n + 1), most, replace=False)
+            gone = {int(w): str(rng.choice(STAGES)) for w in who}
+            found = aggregate(session, members, vectors, gone)
+            encoded = [session.quantiser.encode(vectors[m]) for m in found.members]
+            plain = np.sum(encoded, axis=0, dtype=np.uint32)
+            wrong += int((session.quantiser.decode(plain) != found.values).sum())
+            done += length
+    return {"cases": done, "sessions": round_, "wrong": wrong, "seconds": time.perf_counter() - start}
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,164 @@
+"""Secure sums over a channel: the coordinator's order of messages, and a site's answers to them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from typing import Annotated
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from blindtune.errors import FederationError
+from blindtune.federation.channel import Answer, Channel, Request
+from blindtune.federation.identity import Roster
+from blindtune.federation.secagg.aggregator import Aggregator, Sum
+from blindtune.federation.secagg.member import Member
+from blindtune.federation.secagg.messages import Adverts, Consents, Delivery, Survivors, parse
+from blindtune.federation.secagg.session import MAX_LENGTH, Session
+
+PREFIX, PLAIN = "secagg/", "plain/vector"
+
+
+class Proposal(BaseModel):
+    """A session as it is proposed: a site puts its own roster in, never the coordinator's."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+    study: Annotated[str, Field(pattern=r"^[0-9a-z-]{1,64}$")]
+    round: Annotated[int, Field(ge=0, lt=1 << 31)]
+    attempt: Annotated[int, Field(ge=0, lt=1 << 31)]
+    model: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+    purpose: Annotated[str, Field(pattern=r"^[a-z-]{1,32}$")]
+    length: Annotated[int, Field(ge=1, le=MAX_LENGTH)]
+    threshold: Annotated[int, Field(ge=1, le=50)]
+
+    def session(self, roster: Roster) -> Session:
+        """The session, on a grid of [-1, 1]."""
+        return Session(
+            self.study,
+            self.round,
+            self.attempt,
+            self.model,
+            self.purpose,
+            self.length,
+            1.0,
+            self.threshold,
+            roster,
+        )
+
+
+def secure_sum(channel: Channel, proposal: Proposal, roster: Roster, asked: Collection[str]) -> Sum:
+    """Sum the vectors that sites hold ready for ``proposal``.
+
+    Args:
+        asked: names of the sites that are there.
+
+    Raises:
+        FederationError: too few are left at some stage; nothing was learned, the next attempt may succeed.
+    """
+    session = proposal.session(roster)
+    server, head = Aggregator(session), proposal.model_dump_json().encode()
+    numbers = {roster.number(name): name for name in asked}
+
+    def stage(kind: str, bodies: dict[int, bytes], receive: Callable[[int, bytes], None]) -> None:
+        requests = {
+            numbers[n]: Request(PREFIX + kind, head, body) for n, body in bodies.items() if n in numbers
+        }
+        for name, answer in channel.ask(requests).items():
+            if name in requests:
+                _receive(server, roster.number(name), answer, receive)
+
+    stage("advert", dict.fromkeys(numbers, b""), server.receive_advert)
+    adverts = server.adverts()
+    body = adverts.to_bytes()
+    stage("sharing", {a.member: body for a in adverts.adverts}, server.receive_sharing)
+    deliveries = server.deliveries()
+    stage("masked", {n: d.to_bytes() for n, d in deliveries.items()}, server.receive_masked)
+    survivors = server.survivors()
+    body = survivors.to_bytes()
+    stage("consent", dict.fromkeys(survivors.members, body), server.receive_consent)
+    consents = server.consents()
+    body = consents.to_bytes()
+    stage("opening", dict.fromkeys(consents.signatures, body), server.receive_opening)
+    return server.result()
+
+
+def plain_sum(channel: Channel, proposal: Proposal, roster: Roster, asked: Collection[str]) -> Sum:
+    """The same sum with every site's vector in clear before the coordinator: to compare with, nothing else.
+
+    Raises:
+        FederationError: no site answered.
+    """
+    request = Request(PLAIN, proposal.model_dump_json().encode())
+    total, members = np.zeros(proposal.length), []
+    excluded: dict[int, str] = {}
+    for name, answer in channel.ask(dict.fromkeys(asked, request)).items():
+        number = roster.number(name)
+        values = np.frombuffer(answer.data, "<f4") if len(answer.data) == 4 * proposal.length else None
+        if answer.refusal:
+            excluded[number] = f"it refused: {answer.refusal[:200]}"
+        elif values is None:
+            excluded[number] = f"a vector of {len(answer.data):,} bytes"
+        elif not (np.abs(values) <= 1).all():
+            excluded[number] = "a value that is not a number, or out of bounds"
+        else:
+            total += values
+            members.append(number)
+    if not members:
+        raise FederationError("no site's vector can be used", where="plain sum", remedy="Look at the sites.")
+    return Sum(total, tuple(sorted(members)), (), excluded)
+
+
+def _receive(server: Aggregator, number: int, answer: Answer, receive: Callable[[int, bytes], None]) -> None:
+    if answer.refusal:
+        # What a site says of itself is for the coordinator's page, not a place for a long text.
+        server.excluded.setdefault(number, f"it refused: {answer.refusal[:200]}")
+        return
+    receive(number, answer.data)
+
+
+class SumDesk:
+    """A site's side: answers the five stages for vectors that it holds ready.
+
+    Args:
+        member: this hospital.
+        vector: gives what was agreed to be summed for a proposal, shape (length,); raises FederationError
+            for one that this site does not hold.
+        plain: whether this site hands its vector out in clear, for comparisons on data that is public.
+    """
+
+    def __init__(
+        self, member: Member, vector: Callable[[Proposal], NDArray[np.floating]], *, plain: bool = False
+    ) -> None:
+        self._member, self._vector, self._plain = member, vector, plain
+
+    def handle(self, request: Request) -> bytes:
+        """Answer one stage.
+
+        Raises:
+            FederationError: whatever is wrong with it.
+        """
+        try:
+            proposal = Proposal.model_validate_json(request.head)
+        except ValidationError:
+            raise FederationError("not a proposal for a sum", where="secure aggregation") from None
+        session, member = proposal.session(self._member.roster), self._member
+        if request.kind == PLAIN:
+            if not self._plain:
+                raise FederationError("this site adds to secure sums only", where="federation")
+            return np.asarray(self._vector(proposal), "<f4").tobytes()
+        stage = request.kind.removeprefix(PREFIX)
+        if stage == "advert":
+            # Asked for first: a site that has nothing to add must not be counted on.
+            self._vector(proposal)
+            return member.advertise(session).to_bytes()
+        if stage == "sharing":
+            return member.share(session, parse(Adverts, request.body)).to_bytes()
+        if stage == "masked":
+            return member.mask(session, parse(Delivery, request.body), self._vector(proposal))
+        if stage == "consent":
+            return member.agree(session, parse(Survivors, request.body)).to_bytes()
+        if stage == "opening":
+            return member.open(session, parse(Consents, request.body)).to_bytes()
+        raise FederationError(f"a request of kind {request.kind[:40]}", where="federation")
