@@ -148,8 +148,8 @@ def render(found: dict[str, Any]) -> str:
     return (
         "# Secure aggregation\n\n"
         f"Written by `python -m benchmarks.secagg`. {found['parameters']:,} values in [-1, 1] on one core "
-        f"of {m['cpu']}, Python {m['python']}, commit {m['commit']}; computing alone, no network. `plain average` "
-        "is the same vectors added in clear, by all hospitals together.\n\n"
+        f"of {m['cpu']}, Python {m['python']}, commit {m['commit']}; computing alone, no network. "
+        "`plain average` is the same vectors added in clear, by all hospitals together.\n\n"
         + table(heads, rows)
         + f"\n\n{c['sessions']:,} random sessions of 3 to 7 hospitals with random dropouts, {c['cases']:,} "
         f"values in all: {c['wrong']} differ from the plain sum modulo 2^32.\n"

@@ -143,7 +143,7 @@ SHIPPED = Machine(
     2,
     {
         16384: {
-            "multiply": Price(0.7, 0.0, 4.2e4, 0.12),
+            "multiply": Price(0.49, 0.0, 2.4e4, 0.26),
             "relinearise": Price(7.2, 0.61, 2.1e5, 8.9),
             "rotate": Price(8.1, 0.56, 1.8e5, 10.0),
             "rotate_relinearise": Price(13.0, 1.3, 2.4e5, 14.0),
@@ -152,7 +152,7 @@ SHIPPED = Machine(
             "add": Price(1.1, 0.0, 2.2e5),
         },
         32768: {
-            "multiply": Price(0.75, 0.0, 4.6e4, 0.18),
+            "multiply": Price(0.43, 0.0, 3.5e4, 0.28),
             "relinearise": Price(4.0, 1.3, 6.0e5, 5.8),
             "rotate": Price(5.4, 1.2, 5.8e5, 5.3),
             "rotate_relinearise": Price(3.0, 3.6, 1.0e6, 7.1),
@@ -162,4 +162,4 @@ SHIPPED = Machine(
         },
     },
 )
-"""Means of three calibrations (``blindtune bench --calibrate``) on an otherwise idle virtual machine."""
+"""From calibrations (``blindtune bench --calibrate``) on an otherwise idle virtual machine."""
