@@ -77,11 +77,12 @@ def machine() -> dict[str, Any]:
 
 
 def commit() -> str:
-    """The commit that is checked out, with a mark if the tree differs from it."""
-    found = subprocess.run(
-        ["git", "describe", "--always", "--dirty"], cwd=ROOT, capture_output=True, text=True
-    )
-    return found.stdout.strip()
+    """The commit that is checked out, with a mark if more differs from it than what the suite writes."""
+    command = ["git", "-C", str(ROOT)]
+    found = subprocess.run([*command, "describe", "--always"], capture_output=True, text=True)
+    written = (":!benchmarks/results", ":!docs", ":!README.md")
+    changed = subprocess.run([*command, "diff", "--quiet", "HEAD", "--", ".", *written]).returncode
+    return found.stdout.strip() + "-dirty" * bool(changed)
 
 
 def keep(name: str, results: dict[str, Any]) -> None:
