@@ -9,7 +9,6 @@ import base64
 import json
 import os
 import stat
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +18,9 @@ from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
 
 from blindtune import params
 from blindtune.errors import KeyFileError
+from blindtune.files import write_secret
 from blindtune.he.secret import SecretKey
-from blindtune.wire.bundle import SECRET_MARK, sync_directory
+from blindtune.wire.bundle import SECRET_MARK
 
 SCRYPT = {"n": 2**17, "r": 8, "p": 1}
 """128 MiB and about half a second: OWASP's recommendation for scrypt."""
@@ -55,7 +55,7 @@ def write_key(path: Path, key: SecretKey, passphrase: str | None = None) -> None
         data = AESGCM(_derive(passphrase, header["kdf"])).encrypt(nonce, data, _associated(header))
     text = json.dumps({**header, "data": base64.b64encode(data).decode()})
     try:
-        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        write_secret(path, text.encode())
     except FileExistsError:
         raise KeyFileError(
             "a key exists here already",
@@ -66,16 +66,6 @@ def write_key(path: Path, key: SecretKey, passphrase: str | None = None) -> None
         raise KeyFileError(
             "no directory here for the key", where=path.parent.name, remedy="Make it, or choose another."
         ) from None
-    try:
-        with os.fdopen(fd, "w") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        sync_directory(path.parent)
-    except BaseException:
-        with suppress(OSError):
-            path.unlink()
-        raise
 
 
 def read_key(path: Path, passphrase: str | None = None) -> SecretKey:

@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 
 from blindtune.client.encoding import Scaling
 from blindtune.errors import BundleError, InputError
+from blindtune.files import whole_file
 from blindtune.imaging import Embeddings
 from blindtune.models.heads import Start
 from blindtune.models.rehearsal import Choice
@@ -195,9 +196,9 @@ class StudyDirectory:
         if start is not None:
             tensors |= {"start_weight": start.weight, "start_bias": start.bias}
         tensors = {name: np.ascontiguousarray(value) for name, value in tensors.items()}
-        with _private(self.private / "whitening.safetensors") as path:
+        with whole_file(self.private / "whitening.safetensors") as path:
             save_file(tensors, path, {"epsilon": repr(whitening.epsilon), "owner": whitening.owner})
-        with _private(self.private / "embeddings.npz") as path, open(path, "wb") as file:
+        with whole_file(self.private / "embeddings.npz") as path, open(path, "wb") as file:
             np.savez(
                 file,
                 embeddings=data.features,
@@ -206,7 +207,7 @@ class StudyDirectory:
                 patients=np.array(data.patients),
                 splits=data.splits,
             )
-        with _private(self.private / "study.json") as path:
+        with whole_file(self.private / "study.json") as path:
             path.write_text(json.dumps(asdict(settings), indent=1))
 
     def settings(self) -> Settings:
@@ -265,22 +266,3 @@ class StudyDirectory:
         return InputError(
             "missing or damaged", where=f"private/{name}", remedy="Restore it, or encrypt the study again."
         )
-
-
-class _private:
-    """A file of mode 0600 that appears whole or not at all."""
-
-    def __init__(self, path: Path) -> None:
-        self._path, self._partial = path, path.with_name(path.name + ".partial")
-
-    def __enter__(self) -> Path:
-        self._partial.unlink(missing_ok=True)
-        os.close(os.open(self._partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
-        return self._partial
-
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if kind is None:
-            os.chmod(self._partial, 0o600)
-            os.replace(self._partial, self._path)
-        else:
-            self._partial.unlink(missing_ok=True)

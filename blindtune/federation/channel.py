@@ -36,6 +36,11 @@ class Answer:
     data: bytes = b""
     refusal: str = ""
 
+    @property
+    def told(self) -> str:
+        """The refusal as the coordinator tells it: what a site says of itself is no place for a long text."""
+        return f"it refused: {self.refusal[:200]}"
+
 
 class Channel(Protocol):
     """The coordinator's side of a transport."""

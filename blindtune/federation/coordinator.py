@@ -21,6 +21,7 @@ from blindtune.federation.secagg.aggregator import Sum
 from blindtune.federation.secagg.session import Policy
 from blindtune.federation.site import STATISTICS, UPDATE, statistics_parcel, update_parcel
 from blindtune.federation.sums import Proposal, plain_sum, secure_sum
+from blindtune.files import whole_file
 
 ATTEMPTS = 3
 """Tries of a round before the study stops; it can be resumed."""
@@ -159,7 +160,7 @@ class Coordinator:
             present, refused = self._present()
             answers = self._channel.ask(dict.fromkeys(present, request))
             ready = [n for n, answer in answers.items() if not answer.refusal]
-            refused |= {n: f"it refused: {a.refusal[:200]}" for n, a in answers.items() if a.refusal}
+            refused |= {n: answer.told for n, answer in answers.items() if answer.refusal}
             proposal = Proposal(
                 study=self.agreement.study,
                 round=number,
@@ -208,13 +209,12 @@ class Coordinator:
     def _keep(self) -> None:
         """Model and progress in one file each, the progress last: it names the model that it belongs to."""
         name = f"model-{len(self.progress.rounds)}.safetensors"
-        part = self._directory / "model.part"
-        save_file({"values": self.values}, part)
-        part.replace(self._directory / name)
+        if not (self._directory / name).is_file():
+            with whole_file(self._directory / name) as path:
+                save_file({"values": self.values}, path)
         told: dict[str, Any] = {"plan": self.agreement.digest, "model": name, **asdict(self.progress)}
-        part = self._directory / "study.part"
-        part.write_text(json.dumps(told, indent=1))
-        part.replace(self._directory / "study.json")
+        with whole_file(self._directory / "study.json") as path:
+            path.write_text(json.dumps(told, indent=1))
         for old in self._directory.glob("model-*.safetensors"):
             if old.name != name:
                 old.unlink()

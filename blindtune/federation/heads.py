@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from blindtune.errors import FederationError
 from blindtune.federation.agreement import Local
-from blindtune.federation.learner import Scores, Values
+from blindtune.federation.learner import Scores, Values, class_weights, local_batches
 
 Floats = NDArray[np.float32]
 
@@ -72,12 +72,12 @@ class HeadLearner:
         """Training cases by class."""
         return np.bincount(self._training.labels, minlength=self._classes).astype(np.int64)
 
-    def train(self, values: Values, round_: int, totals: NDArray[np.int64]) -> Values:
+    def train(self, values: Values, totals: NDArray[np.int64]) -> Values:
         """Local steps of minibatch gradient descent on the cross-entropy."""
         local, n = self._local, len(self._training.labels)
         found, velocity = values.astype(np.float64), np.zeros(len(values))
         weights = class_weights(totals) if local.class_weights else np.ones(self._classes)
-        for batch in self._batches(n):
+        for batch in local_batches(n, local, self._random.permutation):
             slope = self._slope(found, batch, weights) + local.decay * found
             slope += local.proximal * (found - values)
             velocity = local.momentum * velocity + slope
@@ -95,20 +95,6 @@ class HeadLearner:
         right = told[np.arange(len(cases.labels)), cases.labels]
         return Scores(confusion, float(-np.log(np.maximum(right, 1e-12)).mean()))
 
-    def _batches(self, n: int) -> list[NDArray[np.intp]]:
-        """The rows of every local step."""
-        local, found = self._local, []
-        if not n:
-            return []
-        while True:
-            order = self._random.permutation(n)
-            for start in range(0, n, local.batch):
-                found.append(order[start : start + local.batch])
-                if local.unit == "batches" and len(found) == local.every:
-                    return found
-            if local.unit == "epochs" and len(found) >= local.every * -(-n // local.batch):
-                return found
-
     def _probabilities(self, values: NDArray[np.float64], features: Floats) -> NDArray[np.float64]:
         k = self._classes
         weights, biases = values[:-k].reshape(k, -1), values[-k:]
@@ -118,16 +104,10 @@ class HeadLearner:
         return found
 
     def _slope(
-        self, values: NDArray[np.float64], rows: NDArray[np.intp], weights: NDArray[np.float64]
+        self, values: NDArray[np.float64], rows: NDArray[np.int64], weights: NDArray[np.float64]
     ) -> NDArray[np.float64]:
         x, y = self._training.features[rows].astype(np.float64), self._training.labels[rows]
         apart = self._probabilities(values, self._training.features[rows])
         apart[np.arange(len(rows)), y] -= 1
         apart *= weights[y, None] / len(rows)
         return np.concatenate([(apart.T @ x).ravel(), apart.sum(axis=0)])
-
-
-def class_weights(totals: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Weights that give every class the same share of the loss, 1 on average over the images."""
-    present = np.maximum(totals, 1)
-    return np.asarray(totals.sum() / (np.count_nonzero(totals) * present), np.float64)

@@ -6,7 +6,6 @@ import hashlib
 import os
 import re
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 from blindtune.errors import FederationError, KeyFileError
+from blindtune.files import write_secret
 
 NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,31}")
 KEY_BYTES, SIGNATURE_BYTES = 32, 64
@@ -55,20 +55,11 @@ class Identity:
         )
         text = self._key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, cipher)
         try:
-            fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            write_secret(path, text)
         except OSError as error:
             raise KeyFileError(
                 "no identity can be written here", where=path.name, remedy="Choose a new file; keys are kept."
             ) from error
-        try:
-            with os.fdopen(fd, "wb") as file:
-                file.write(text)
-                file.flush()
-                os.fsync(file.fileno())
-        except BaseException:
-            with suppress(OSError):
-                path.unlink()
-            raise
 
     @classmethod
     def read(cls, path: Path, passphrase: str | None = None) -> Identity:
@@ -82,7 +73,7 @@ class Identity:
                 mode, text = os.fstat(file.fileno()).st_mode, file.read(MAX_FILE_BYTES)
         except OSError:
             raise KeyFileError(
-                "no identity here", where=path.name, remedy="Make one: blindtune federate identity."
+                "no identity here", where=path.name, remedy="Make one: Identity.generate().write(FILE)."
             ) from None
         if mode & 0o077:
             raise KeyFileError(

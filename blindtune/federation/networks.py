@@ -10,8 +10,7 @@ from numpy.typing import NDArray
 
 from blindtune.errors import FederationError
 from blindtune.federation.agreement import Local
-from blindtune.federation.heads import class_weights
-from blindtune.federation.learner import Scores, Values
+from blindtune.federation.learner import Scores, Values, class_weights, local_batches
 from blindtune.models.networks import Norm, from_vector, shared_names, to_vector
 
 if TYPE_CHECKING:
@@ -66,6 +65,29 @@ class Recipe:
     contrast: float = 0.1
     mixup: float = 0.0
 
+    def augmentation(self) -> Any:
+        """What happens to an image before it is learned from."""
+        from torchvision.transforms import v2
+
+        return v2.Compose(
+            [
+                v2.RandomAffine(
+                    self.turn,
+                    translate=(self.shift, self.shift),
+                    scale=(1 - self.zoom, 1 + self.zoom),
+                    interpolation=v2.InterpolationMode.BILINEAR,
+                ),
+                v2.RandomHorizontalFlip(self.flip),
+                v2.ColorJitter(brightness=self.contrast, contrast=self.contrast),
+            ]
+        )
+
+    def mixing(self, classes: int) -> Any:
+        """What mixes the images of a batch; None without."""
+        from torchvision.transforms import v2
+
+        return v2.MixUp(alpha=self.mixup, num_classes=classes) if self.mixup else None
+
 
 class NetworkLearner:
     """A network and a site's images.
@@ -96,12 +118,14 @@ class NetworkLearner:
         self._training, self._validation, self._classes = training, validation, classes
         self._local, self._recipe = local, recipe
         self.start: Values = to_vector(model, self._names)
+        self._change = recipe.augmentation()
+        self._mix = recipe.mixing(classes)
 
     def counts(self) -> NDArray[np.int64]:
         """Training images by class."""
         return np.bincount(self._training.labels, minlength=self._classes).astype(np.int64)
 
-    def train(self, values: Values, round_: int, totals: NDArray[np.int64]) -> Values:
+    def train(self, values: Values, totals: NDArray[np.int64]) -> Values:
         """Local steps of SGD with augmentation."""
         import torch
 
@@ -118,7 +142,7 @@ class NetworkLearner:
             momentum=local.momentum,
             weight_decay=local.decay,
         )
-        for rows in self._batches():
+        for rows in local_batches(len(self._training.labels), local, lambda n: torch.randperm(n).numpy()):
             optimiser.zero_grad()
             x, y = self._batch(rows)
             value = loss(model(x), y)
@@ -145,43 +169,13 @@ class NetworkLearner:
             np.add.at(confusion, (labels, logits.argmax(dim=1).numpy()), 1)
         return Scores(confusion, loss / max(1, len(cases.labels)))
 
-    def _batches(self) -> list[NDArray[np.int64]]:
-        """The rows of every local step."""
-        import torch
-
-        local, n = self._local, len(self._training.labels)
-        found: list[NDArray[np.int64]] = []
-        if not n:
-            return found
-        wanted = local.every if local.unit == "batches" else local.every * -(-n // local.batch)
-        while len(found) < wanted:
-            order = torch.randperm(n).numpy()
-            found += [order[i : i + local.batch] for i in range(0, n, local.batch)]
-        return found[:wanted]
-
     def _batch(self, rows: NDArray[np.int64]) -> tuple[torch.Tensor, torch.Tensor]:
         import torch
-        from torchvision.transforms import v2
 
-        recipe = self._recipe
-        change = v2.Compose(
-            [
-                v2.RandomAffine(
-                    recipe.turn,
-                    translate=(recipe.shift, recipe.shift),
-                    scale=(1 - recipe.zoom, 1 + recipe.zoom),
-                    interpolation=v2.InterpolationMode.BILINEAR,
-                ),
-                v2.RandomHorizontalFlip(recipe.flip),
-                v2.ColorJitter(brightness=recipe.contrast, contrast=recipe.contrast),
-            ]
-        )
-        pixels = np.stack([change(torch.from_numpy(self._training.pixels[r])).numpy() for r in rows])
+        pixels = np.stack([self._change(torch.from_numpy(self._training.pixels[r])).numpy() for r in rows])
         x, y = self._normal(pixels), torch.from_numpy(self._training.labels[rows])
-        if recipe.mixup and len(rows) > 1:
-            mixed: tuple[torch.Tensor, torch.Tensor] = v2.MixUp(
-                alpha=recipe.mixup, num_classes=self._classes
-            )(x, y)
+        if self._mix and len(rows) > 1:
+            mixed: tuple[torch.Tensor, torch.Tensor] = self._mix(x, y)
             return mixed
         return x, y
 

@@ -8,6 +8,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from safetensors import safe_open
+from safetensors.numpy import load_file, save_file
 
 from blindtune import __version__
 from blindtune.errors import FederationError
@@ -17,8 +19,9 @@ from blindtune.federation.learner import Learner, Scores, Values, fingerprint
 from blindtune.federation.parcel import Parcel, Part
 from blindtune.federation.secagg.member import Member
 from blindtune.federation.sums import PLAIN, PREFIX, Proposal, SumDesk
+from blindtune.files import whole_file
 
-STATISTICS, UPDATE = "statistics", "update"
+STATISTICS, UPDATE, READY = "statistics", "update", "ready.safetensors"
 LOSS_BOUND = float(1 << 20)
 """Of the sum of a site's losses: eight a case for the largest site, with four digits for the smallest."""
 
@@ -106,6 +109,9 @@ class Site:
             raise FederationError("a model with values that are not numbers", where="federation")
         if head.round == 0 and fingerprint(values) != agreement.start:
             raise FederationError("a first model that is not the plan's", where="federation")
+        if self._holds(UPDATE, head.round, fingerprint(values)):
+            # The sum of this round failed: what was learned for it still stands.
+            return
         scores = self._learner.evaluate(values)
         stopped = self._stopped(head.round, scores)
         weight, update = self._weight(head.totals), np.zeros(agreement.parameters, np.float32)
@@ -113,7 +119,7 @@ class Site:
             weight = 0.0
         else:
             totals = np.array(head.totals, np.int64)
-            update = (self._learner.train(values, head.round, totals) - values) * np.float32(weight)
+            update = (self._learner.train(values, totals) - values) * np.float32(weight)
         packed = update_parcel(agreement).pack(
             {
                 "update": update,
@@ -136,27 +142,34 @@ class Site:
         path = self._directory / "validation.json"
         losses: dict[str, float] = json.loads(path.read_text()) if path.is_file() and round_ else {}
         losses[str(round_)] = scores.loss
-        path.write_text(json.dumps(losses))
+        with whole_file(path) as partial:
+            partial.write_text(json.dumps(losses))
         if not patience or not scores.cases:
             return False
         best = min(losses, key=lambda r: (losses[r], int(r)))
         return round_ - int(best) >= patience
 
     def _keep(self, purpose: str, round_: int, model: str, vector: NDArray[np.float32]) -> None:
-        with (self._directory / "ready.part").open("wb") as file:
-            np.save(file, vector, allow_pickle=False)
-        (self._directory / "ready.json").unlink(missing_ok=True)
-        (self._directory / "ready.part").replace(self._directory / "ready.npy")
-        told = {"purpose": purpose, "round": round_, "model": model}
-        (self._directory / "ready.json").write_text(json.dumps(told))
+        with whole_file(self._directory / READY) as path:
+            save_file({"vector": vector}, path, metadata=_label(purpose, round_, model))
+
+    def _holds(self, purpose: str, round_: int, model: str) -> bool:
+        """Whether what is ready is for this sum."""
+        path = self._directory / READY
+        if not path.is_file():
+            return False
+        with safe_open(path, framework="np") as file:
+            return bool(file.metadata() == _label(purpose, round_, model))
 
     def _ready(self, proposal: Proposal) -> NDArray[np.float32]:
-        path = self._directory / "ready.json"
-        told = json.loads(path.read_text()) if path.is_file() else {}
-        wanted = {"purpose": proposal.purpose, "round": proposal.round, "model": proposal.model}
-        if told != wanted or proposal.study != self._agreement.study:
+        held = self._holds(proposal.purpose, proposal.round, proposal.model)
+        if not held or proposal.study != self._agreement.study:
             raise FederationError(
                 "nothing is ready for this sum: another round, model or study", where="federation"
             )
-        found: NDArray[np.float32] = np.load(self._directory / "ready.npy", allow_pickle=False)
+        found: NDArray[np.float32] = load_file(self._directory / READY)["vector"]
         return found
+
+
+def _label(purpose: str, round_: int, model: str) -> dict[str, str]:
+    return {"purpose": purpose, "round": str(round_), "model": model}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from typing import Annotated
 
 import numpy as np
@@ -10,11 +10,11 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from blindtune.errors import FederationError
-from blindtune.federation.channel import Answer, Channel, Request
+from blindtune.federation.channel import Channel, Request
 from blindtune.federation.identity import Roster
+from blindtune.federation.secagg import protocol
 from blindtune.federation.secagg.aggregator import Aggregator, Sum
 from blindtune.federation.secagg.member import Member
-from blindtune.federation.secagg.messages import Adverts, Consents, Delivery, Survivors, parse
 from blindtune.federation.secagg.session import MAX_LENGTH, Session
 
 PREFIX, PLAIN = "secagg/", "plain/vector"
@@ -57,31 +57,18 @@ def secure_sum(channel: Channel, proposal: Proposal, roster: Roster, asked: Coll
     Raises:
         FederationError: too few are left at some stage; nothing was learned, the next attempt may succeed.
     """
-    session = proposal.session(roster)
-    server, head = Aggregator(session), proposal.model_dump_json().encode()
-    numbers = {roster.number(name): name for name in asked}
+    server, head = Aggregator(proposal.session(roster)), proposal.model_dump_json().encode()
+    names = {roster.number(name): name for name in asked}
 
-    def stage(kind: str, bodies: dict[int, bytes], receive: Callable[[int, bytes], None]) -> None:
-        requests = {
-            numbers[n]: Request(PREFIX + kind, head, body) for n, body in bodies.items() if n in numbers
-        }
-        for name, answer in channel.ask(requests).items():
-            if name in requests:
-                _receive(server, roster.number(name), answer, receive)
+    def ask(stage: str, sent: Mapping[int, bytes]) -> dict[int, bytes]:
+        requests = {names[n]: Request(PREFIX + stage, head, data) for n, data in sent.items()}
+        found = {roster.number(n): a for n, a in channel.ask(requests).items() if n in requests}
+        for number, answer in found.items():
+            if answer.refusal:
+                server.excluded.setdefault(number, answer.told)
+        return {n: answer.data for n, answer in found.items() if not answer.refusal}
 
-    stage("advert", dict.fromkeys(numbers, b""), server.receive_advert)
-    adverts = server.adverts()
-    body = adverts.to_bytes()
-    stage("sharing", {a.member: body for a in adverts.adverts}, server.receive_sharing)
-    deliveries = server.deliveries()
-    stage("masked", {n: d.to_bytes() for n, d in deliveries.items()}, server.receive_masked)
-    survivors = server.survivors()
-    body = survivors.to_bytes()
-    stage("consent", dict.fromkeys(survivors.members, body), server.receive_consent)
-    consents = server.consents()
-    body = consents.to_bytes()
-    stage("opening", dict.fromkeys(consents.signatures, body), server.receive_opening)
-    return server.result()
+    return protocol.aggregate(server, list(names), ask)
 
 
 def plain_sum(channel: Channel, proposal: Proposal, roster: Roster, asked: Collection[str]) -> Sum:
@@ -97,7 +84,7 @@ def plain_sum(channel: Channel, proposal: Proposal, roster: Roster, asked: Colle
         number = roster.number(name)
         values = np.frombuffer(answer.data, "<f4") if len(answer.data) == 4 * proposal.length else None
         if answer.refusal:
-            excluded[number] = f"it refused: {answer.refusal[:200]}"
+            excluded[number] = answer.told
         elif values is None:
             excluded[number] = f"a vector of {len(answer.data):,} bytes"
         elif not (np.abs(values) <= 1).all():
@@ -108,14 +95,6 @@ def plain_sum(channel: Channel, proposal: Proposal, roster: Roster, asked: Colle
     if not members:
         raise FederationError("no site's vector can be used", where="plain sum", remedy="Look at the sites.")
     return Sum(total, tuple(sorted(members)), (), excluded)
-
-
-def _receive(server: Aggregator, number: int, answer: Answer, receive: Callable[[int, bytes], None]) -> None:
-    if answer.refusal:
-        # What a site says of itself is for the coordinator's page, not a place for a long text.
-        server.excluded.setdefault(number, f"it refused: {answer.refusal[:200]}")
-        return
-    receive(number, answer.data)
 
 
 class SumDesk:
@@ -143,22 +122,9 @@ class SumDesk:
             proposal = Proposal.model_validate_json(request.head)
         except ValidationError:
             raise FederationError("not a proposal for a sum", where="secure aggregation") from None
-        session, member = proposal.session(self._member.roster), self._member
         if request.kind == PLAIN:
             if not self._plain:
                 raise FederationError("this site adds to secure sums only", where="federation")
             return np.asarray(self._vector(proposal), "<f4").tobytes()
-        stage = request.kind.removeprefix(PREFIX)
-        if stage == "advert":
-            # Asked for first: a site that has nothing to add must not be counted on.
-            self._vector(proposal)
-            return member.advertise(session).to_bytes()
-        if stage == "sharing":
-            return member.share(session, parse(Adverts, request.body)).to_bytes()
-        if stage == "masked":
-            return member.mask(session, parse(Delivery, request.body), self._vector(proposal))
-        if stage == "consent":
-            return member.agree(session, parse(Survivors, request.body)).to_bytes()
-        if stage == "opening":
-            return member.open(session, parse(Consents, request.body)).to_bytes()
-        raise FederationError(f"a request of kind {request.kind[:40]}", where="federation")
+        session, stage = proposal.session(self._member.roster), request.kind.removeprefix(PREFIX)
+        return protocol.answer(self._member, session, stage, request.body, lambda: self._vector(proposal))

@@ -6,13 +6,13 @@ round: the ledger can overstate what was spent and cannot understate it.
 
 from __future__ import annotations
 
-import os
 import sqlite3
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, closing
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from blindtune.errors import PrivacyError
+from blindtune.files import transaction, write_secret
 from blindtune.privacy.account import Release, epsilon, merged
 
 SCHEMA = """
@@ -70,19 +70,20 @@ class Ledger:
                 where="privacy",
                 remedy="Epsilon is positive, delta below 1 over the patients.",
             )
+        with TemporaryDirectory() as place:
+            empty = Path(place) / "ledger"
+            with closing(sqlite3.connect(empty, isolation_level=None)) as db:
+                db.executescript(SCHEMA)
+                db.execute("INSERT INTO budget VALUES (1, ?, ?)", (budget, delta))
+            content = empty.read_bytes()
         try:
-            os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+            write_secret(path, content)
         except OSError as error:
             raise PrivacyError(
                 "no ledger can be made here",
                 where=path.name,
                 remedy="Ledgers are never replaced: choose another file.",
             ) from error
-        with sqlite3.connect(path, isolation_level=None) as db:
-            db.executescript(f"PRAGMA synchronous = FULL; BEGIN IMMEDIATE; {SCHEMA}")
-            db.execute("INSERT INTO budget VALUES (1, ?, ?)", (budget, delta))
-            db.execute("COMMIT")
-        db.close()
         return cls(path)
 
     def close(self) -> None:
@@ -131,23 +132,15 @@ class Ledger:
             )
         return after
 
-    @contextmanager
-    def _writing(self) -> Iterator[None]:
-        try:
-            # Taken before reading: two processes never both find room for the last release.
-            self._db.execute("BEGIN IMMEDIATE")
-            try:
-                yield
-            except BaseException:
-                self._db.execute("ROLLBACK")
-                raise
-            self._db.execute("COMMIT")
-        except sqlite3.OperationalError as error:
-            raise PrivacyError(
+    def _writing(self) -> AbstractContextManager[None]:
+        return transaction(
+            self._db,
+            PrivacyError(
                 "the ledger cannot be written",
                 where=self._path.name,
                 remedy="Free some disk space or end the other process; nothing was released.",
-            ) from error
+            ),
+        )
 
 
 def _quoted(path: Path) -> str:

@@ -7,7 +7,6 @@ is loaded.
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import os
 import shutil
@@ -17,6 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from blindtune.errors import BundleError
+from blindtune.files import sync_directory
 from blindtune.wire.manifest import (
     MAX_MANIFEST_BYTES,
     Manifest,
@@ -183,22 +183,6 @@ def file_sha256(path: Path) -> str:
         while block := file.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()
-
-
-def sync_directory(directory: Path) -> None:
-    """Wait until a directory's entries are on the disk, so that a power cut cannot lose them.
-
-    Some network file systems cannot, and some directories cannot be read: that is no error.
-    """
-    try:
-        handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
-    except OSError as error:
-        if error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.EACCES):
-            raise
 
 
 def holds_secret_key(path: Path) -> bool:

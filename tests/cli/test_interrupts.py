@@ -54,8 +54,8 @@ class TestEncrypt:
             ("blindtune.he.secret:SecretKey.encrypt", 3),
             ("blindtune.wire.bundle:parse_manifest", 2),
             ("blindtune.client.study:StudyDirectory.save", 1),
-            ("blindtune.client.study:_private.__exit__", 2),
-            ("blindtune.client.study:_private.__exit__", 3),
+            ("blindtune.files:whole_file.__exit__", 2),
+            ("blindtune.files:whole_file.__exit__", 3),
         ],
     )
     def test_leaves_nothing(self, blindtune, press, embeddings, tmp_path, place, call):

@@ -8,6 +8,7 @@ import torch
 
 from blindtune.errors import FederationError
 from blindtune.federation.agreement import Local
+from blindtune.federation.learner import local_batches
 from blindtune.federation.networks import Images, NetworkLearner, Recipe
 from blindtune.models.networks import build_network
 
@@ -36,7 +37,7 @@ def learner(recipe=None, channels=1, seed=0, **local):
 def test_it_learns(channels, mixup):
     site = learner({"mixup": mixup}, channels, every=6, rate=0.05, momentum=0.5, class_weights=True)
     before = site.evaluate(site.start)
-    after = site.evaluate(site.train(site.start, 0, site.counts()))
+    after = site.evaluate(site.train(site.start, site.counts()))
     assert before.cases == after.cases == 16
     assert after.loss < before.loss
     assert np.trace(after.confusion) >= 14
@@ -47,19 +48,19 @@ def test_training_starts_from_the_rounds_values_not_from_its_own():
     start = site.start
     for _ in range(2):
         torch.manual_seed(5)
-        found = site.train(start, 0, site.counts())
+        found = site.train(start, site.counts())
         again, found = found, None
     torch.manual_seed(5)
-    np.testing.assert_allclose(site.train(start, 0, site.counts()), again, atol=1e-6)
+    np.testing.assert_allclose(site.train(start, site.counts()), again, atol=1e-6)
 
 
 def test_one_step_is_one_step_of_gradient_descent():
     site = learner(PLAIN, every=1, unit="batches", rate=0.1)
     start = site.start
     torch.manual_seed(5)
-    found = site.train(start, 0, site.counts())
+    found = site.train(start, site.counts())
     torch.manual_seed(5)
-    [rows] = site._batches()
+    [rows] = local_batches(32, site._local, lambda n: torch.randperm(n).numpy())
     other = learner(PLAIN, every=1, unit="batches", rate=0.1)
     x, y = other._batch(rows)
     torch.nn.functional.cross_entropy(other._model(x), y).backward()
@@ -72,7 +73,7 @@ def test_a_proximal_term_pulls_towards_the_rounds_model():
     for mu in (0.0, 5.0):
         site = learner(PLAIN, every=4, rate=0.05, proximal=mu)
         torch.manual_seed(5)
-        moved.append(np.linalg.norm(site.train(site.start, 0, site.counts()) - site.start))
+        moved.append(np.linalg.norm(site.train(site.start, site.counts()) - site.start))
     assert moved[1] < 0.8 * moved[0]
 
 

@@ -21,7 +21,7 @@ def pooled(study, steps, **changed):
     y = np.concatenate([c.labels for c in study.training.values()])
     local = study.local.model_copy(update={"every": steps, **changed})
     return HeadLearner(Cases(x, y), Cases(x[:0], y[:0]), 3, local, seed=1).train(
-        study.start, 0, np.bincount(y, minlength=3)
+        study.start, np.bincount(y, minlength=3)
     )
 
 
@@ -56,7 +56,7 @@ def test_uniform_averaging_counts_every_site_alike(study):
     made = study(average="uniform", rounds=1, local=ONE_STEP)
     coordinator = made.coordinator()
     list(coordinator.run())
-    each = [made.learner(n).train(made.start, 0, np.ones(3, np.int64)) for n in made.names]
+    each = [made.learner(n).train(made.start, np.ones(3, np.int64)) for n in made.names]
     np.testing.assert_allclose(coordinator.values, np.mean(each, axis=0), atol=1e-6)
 
 
@@ -132,8 +132,8 @@ class TestSitesThatFail:
         learner = made.learner("site-1")
         train = learner.train
 
-        def bad(values, round_, totals):
-            found = train(values, round_, totals)
+        def bad(values, totals):
+            found = train(values, totals)
             if kind == "raise":
                 raise RuntimeError("patient 17")
             if kind == "shape":
@@ -240,3 +240,32 @@ def test_a_start_that_is_not_the_plans(study):
     assert fingerprint(made.start) != made.agreement.start
     with pytest.raises(FederationError, match="not the plan's"):
         made.coordinator()
+
+
+def test_a_round_that_is_tried_again_trains_nothing_anew(study):
+    made = study(rounds=1, local=ONE_STEP)
+    learner, trained = made.learner("site-0"), []
+    train = learner.train
+
+    def counting(values, totals):
+        trained.append(len(values))
+        return train(values, totals)
+
+    learner.train = counting
+    made.channel.sites["site-0"] = made.site("site-0", learner=learner).handle
+    failed = []
+    for name in made.names[2:]:
+        handler = made.channel.sites[name]
+
+        def once(request, name=name, handler=handler):
+            if request.kind == "secagg/masked" and b'"update"' in request.head and name not in failed:
+                failed.append(name)
+                raise OSError("killed")
+            return handler(request)
+
+        made.channel.sites[name] = once
+    coordinator = made.coordinator()
+    [done] = coordinator.run()
+    assert done.attempts == 2
+    assert len(trained) == 1
+    np.testing.assert_allclose(coordinator.values, pooled(made, 1), atol=1e-5)

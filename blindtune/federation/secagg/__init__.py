@@ -11,5 +11,6 @@ shares of what unmasks, signed keys and a consistency round; the full graph, for
     :mod:`.messages`    what crosses the line, as a checked schema
     :mod:`.member`      a hospital's side;  :mod:`.journal` keeps it across restarts
     :mod:`.aggregator`  the server's side
-    :mod:`.local`       both in one process, for simulation
+    :mod:`.protocol`    the five messages in order, for both sides
+    :mod:`.local`       all in one process, for simulation
 """

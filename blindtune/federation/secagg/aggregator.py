@@ -7,7 +7,8 @@ be used names its sender and excludes it: the others go on.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -209,43 +210,21 @@ class Aggregator:
         if sender != member:
             raise FederationError("a message in another member's name")
 
+    @contextmanager
     def _judging(
-        self,
-        sender: int,
-        stage: str,
-        seen: Mapping[int, object] | set[int],
-        among: Mapping[int, object] | set[int] | None = None,
-    ) -> _Judging:
-        return _Judging(self, sender, stage, seen, among)
-
-
-class _Judging:
-    """Refuses messages that come twice, late or from outsiders, and excludes a sender of a bad one."""
-
-    def __init__(
-        self,
-        aggregator: Aggregator,
-        sender: int,
-        stage: str,
-        seen: Mapping[int, object] | set[int],
-        among: Mapping[int, object] | set[int] | None,
-    ) -> None:
-        self._aggregator, self._sender = aggregator, sender
-        self._stage, self._seen, self._among = stage, seen, among
-
-    def __enter__(self) -> None:
-        if self._stage in self._aggregator._closed:
+        self, sender: int, stage: str, seen: Container[int], among: Container[int] | None = None
+    ) -> Iterator[None]:
+        """Refuse messages that come twice, late or from outsiders; exclude the sender of a bad one."""
+        if stage in self._closed:
             raise FederationError("a message after its stage was closed", where="secure aggregation")
-        if self._sender in self._seen or self._sender in self._aggregator.excluded:
+        if sender in seen or sender in self.excluded:
             raise FederationError("a message that came before", where="secure aggregation")
-        if self._among is not None and self._sender not in self._among:
+        if among is not None and sender not in among:
             raise FederationError("a message of one who is not in this session", where="secure aggregation")
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> bool:
-        if isinstance(error, FederationError):
-            self._aggregator.excluded[self._sender] = error.what
-            return True
-        return False
+        try:
+            yield
+        except FederationError as error:
+            self.excluded[sender] = error.what
 
 
 def subsets(numbers: list[int], size: int) -> Iterator[tuple[int, ...]]:

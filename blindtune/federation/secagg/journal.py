@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 from blindtune.errors import FederationError
+from blindtune.files import transaction
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS sessions (
@@ -47,22 +47,11 @@ class Journal:
         """Close the file."""
         self._db.close()
 
-    @contextmanager
-    def _writing(self) -> Iterator[None]:
-        try:
-            self._db.execute("BEGIN IMMEDIATE")
-            try:
-                yield
-            except BaseException:
-                self._db.execute("ROLLBACK")
-                raise
-            self._db.execute("COMMIT")
-        except sqlite3.OperationalError as error:
-            raise FederationError(
-                "the journal cannot be written",
-                where="journal",
-                remedy="Free some disk space.",
-            ) from error
+    def _writing(self) -> AbstractContextManager[None]:
+        return transaction(
+            self._db,
+            FederationError("the journal cannot be written", where="journal", remedy="Free some disk space."),
+        )
 
     def begin(self, digest: bytes, study: str, at: tuple[int, int], stage: str, state: bytes) -> None:
         """Record a new session.

@@ -1,4 +1,4 @@
-"""All members and the server in one process, for simulation and tests: the messages in order."""
+"""All members and the server in one process, for simulation and tests."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from collections.abc import Collection, Mapping
 import numpy as np
 from numpy.typing import NDArray
 
+from blindtune.federation.secagg import protocol
 from blindtune.federation.secagg.aggregator import Aggregator, Sum
 from blindtune.federation.secagg.member import Member
+from blindtune.federation.secagg.protocol import STAGES
 from blindtune.federation.secagg.session import Session
-
-STAGES = ("advert", "sharing", "masked", "consent", "opening")
 
 
 def aggregate(
@@ -30,24 +30,10 @@ def aggregate(
         FederationError: too few are left.
     """
     left = {n: STAGES.index(stage) for n, stage in (gone or {}).items()}
+    known = {m.number: m for m in members}
 
-    def present(stage: int, among: Collection[int]) -> list[Member]:
-        return [m for m in members if m.number in among and left.get(m.number, len(STAGES)) > stage]
+    def ask(stage: str, sent: Mapping[int, bytes]) -> dict[int, bytes]:
+        here = [n for n in sent if left.get(n, len(STAGES)) > STAGES.index(stage)]
+        return {n: protocol.answer(known[n], session, stage, sent[n], lambda n=n: vectors[n]) for n in here}  # type: ignore[misc]
 
-    server, everyone = Aggregator(session), [m.number for m in members]
-    for member in present(0, everyone):
-        server.receive_advert(member.number, member.advertise(session).to_bytes())
-    adverts = server.adverts()
-    for member in present(1, [a.member for a in adverts.adverts]):
-        server.receive_sharing(member.number, member.share(session, adverts).to_bytes())
-    deliveries = server.deliveries()
-    for member in present(2, deliveries):
-        masked = member.mask(session, deliveries[member.number], vectors[member.number])
-        server.receive_masked(member.number, masked)
-    survivors = server.survivors()
-    for member in present(3, survivors.members):
-        server.receive_consent(member.number, member.agree(session, survivors).to_bytes())
-    consents = server.consents()
-    for member in present(4, consents.signatures):
-        server.receive_opening(member.number, member.open(session, consents).to_bytes())
-    return server.result()
+    return protocol.aggregate(Aggregator(session), list(known), ask)

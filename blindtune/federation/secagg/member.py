@@ -65,7 +65,7 @@ class Member:
             raise FederationError(
                 "the roster has another key for this hospital",
                 where=name,
-                remedy="Ask for a roster with the key of blindtune federate identity.",
+                remedy="Send the roster's keeper the public key of this identity.",
             )
         self.roster = roster
         self._identity, self._journal = identity, journal

@@ -8,7 +8,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from blindtune.errors import FederationError
-from blindtune.federation.secagg.local import STAGES, aggregate
+from blindtune.federation.secagg.local import aggregate
+from blindtune.federation.secagg.protocol import STAGES
 from blindtune.federation.secagg.session import Policy, threshold
 
 
