@@ -29,7 +29,6 @@ from blindtune.federation.secagg.member import Member
 from blindtune.federation.secagg.protocol import STAGES
 from blindtune.federation.secagg.session import Policy, Session
 
-MODEL = "0" * 64
 PAGE = ROOT / "docs" / "benchmarks" / "secagg.md"
 
 
@@ -68,7 +67,7 @@ def session_of(members: list[Member], length: int, round_: int) -> Session:
     """A session of the whole group."""
     roster = members[0].roster
     threshold = Policy().threshold(len(members))
-    return Session("bench", round_, 0, MODEL, "update", length, 1.0, threshold, roster)
+    return Session("bench", round_, 0, f"{round_:064x}", "update", length, 1.0, threshold, roster)
 
 
 def overhead(parameters: int, parties: int, gone: int) -> dict[str, Any]:

@@ -21,6 +21,10 @@ CREATE TABLE IF NOT EXISTS sessions (
 CREATE TABLE IF NOT EXISTS opened (
     digest BLOB NOT NULL, peer INTEGER NOT NULL, kind TEXT NOT NULL, PRIMARY KEY (digest, peer)
 ) STRICT;
+CREATE TABLE IF NOT EXISTS sums (
+    study TEXT NOT NULL, model TEXT NOT NULL, purpose TEXT NOT NULL, members BLOB NOT NULL,
+    PRIMARY KEY (study, model, purpose)
+) STRICT;
 """
 
 
@@ -105,11 +109,18 @@ class Journal:
             if moved != 1:
                 raise FederationError(f"a message for stage {after} out of turn", where="secure aggregation")
 
-    def open(self, digest: bytes, kinds: dict[int, str]) -> None:
-        """Record which share of each peer is about to be opened: one kind for ever.
+    def open(
+        self, digest: bytes, kinds: dict[int, str], about: tuple[str, str, str], members: list[int]
+    ) -> None:
+        """Record which share of each peer is about to be opened, one kind for ever, and for which sum.
+
+        Args:
+            about: study, model and purpose of the sum: one set of members for ever.
+            members: those whose vectors are in it.
 
         Raises:
-            FederationError: the other kind was opened before; nothing is recorded.
+            FederationError: the other kind, or the sum of other members, was opened before; nothing is
+                recorded.
         """
         with self._writing():
             rows = [(digest, peer, kind) for peer, kind in kinds.items()]
@@ -120,4 +131,14 @@ class Journal:
                     "the server asks for both shares of one member",
                     where="secure aggregation",
                     remedy="Nothing was sent: leave the study, and tell the other members.",
+                )
+            self._db.execute("INSERT OR IGNORE INTO sums VALUES (?, ?, ?, ?)", (*about, bytes(members)))
+            (before,) = self._db.execute(
+                "SELECT members FROM sums WHERE study = ? AND model = ? AND purpose = ?", about
+            ).fetchone()
+            if before != bytes(members):
+                raise FederationError(
+                    "the same was summed over other members: the difference would show few vectors",
+                    where="secure aggregation",
+                    remedy="Nothing was sent: repeat it with the members of before.",
                 )

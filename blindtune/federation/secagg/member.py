@@ -1,7 +1,9 @@
 """A hospital's side of secure aggregation: five answers in order, each given once.
 
 Whatever the server sends, a member never masks two vectors under one session, and never opens both shares
-of one peer: together they would lay that peer's vector open (Bonawitz et al. 2017, section 6).
+of one peer: together they would lay that peer's vector open (Bonawitz et al. 2017, section 6). Nor does it
+open a second sum for the same model and purpose over other members: a server that calls a round failed and
+repeats it without one hospital would learn that one's vector from the difference.
 """
 
 from __future__ import annotations
@@ -210,7 +212,8 @@ class Member:
             # A peer that sealed nonsense is the loser: others' shares may still do.
             if shares is not None:
                 found[kind][number] = shares[1 if kind == "seed" else 0]
-        self._journal.open(session.digest, kinds)
+        about = (session.study, session.model, session.purpose)
+        self._journal.open(session.digest, kinds, about, survivors.members)
         return Opening(member=self.number, seeds=found["seed"], keys=found["key"])
 
     def _state(self, session: Session, stage: str) -> dict[str, Any]:

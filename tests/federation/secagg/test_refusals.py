@@ -238,6 +238,21 @@ class TestOpening:
             with refused("both shares of one member"):
                 run.made.restart(1).open(run.session, Consents(signatures=signatures))
 
+    def test_a_round_called_failed_is_not_summed_again_without_one_member(self, run):
+        """The difference of both sums would be the vector of the one left out."""
+        run.agree()
+        for n, m in run.members.items():
+            run.server.receive_opening(n, m.open(run.session, run.consents).to_bytes())
+        assert run.total().members == (1, 2, 3, 4, 5)
+        again = Run(run.made, run.made.session(attempt=1)).agree(without=[5])
+        for n in (1, 2, 3, 4):
+            with refused("the difference would show"):
+                run.made.members[n].open(again.session, again.consents)
+        # With the same members it tells nothing new; under another model it is another vector.
+        for n, session in ((2, {"attempt": 2}), (3, {"round": 1, "model": "0" * 64})):
+            other = Run(run.made, run.made.session(**session)).agree(without=[5] if n == 3 else [])
+            run.made.members[n].open(other.session, other.consents)
+
     def test_nothing_of_a_session_is_left_once_the_next_begins(self, run):
         run.agree()
         run.members[1].advertise(run.made.session(round=1))
