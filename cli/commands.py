@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from blindtune.cli import bench, cloud, demo, exchange, hospital, privacy, results
+from blindtune.cli import bench, cloud, compare, demo, exchange, hospital, privacy, results
 
 app = typer.Typer(
     name="blindtune",
@@ -24,6 +24,7 @@ for command in (
     results.decrypt,
     results.evaluate,
     results.predict,
+    compare.compare,
     demo.demo,
 ):
     app.command()(command)

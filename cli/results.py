@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from blindtune.cli import render
 from blindtune.cli.options import Json, Study
+
+if TYPE_CHECKING:
+    from blindtune.imaging import Embeddings
+    from blindtune.report import Predictions, Result
 
 
 def decrypt(
@@ -50,6 +54,9 @@ def decrypt(
 
 def evaluate(
     study: Study,
+    predictions: Annotated[
+        Path | None, typer.Option(help="Write each head's test predictions into this folder, for compare.")
+    ] = None,
     json_: Json = False,
 ) -> None:
     """Evaluate on the test split, beside the same steps in clear and the converged plaintext head."""
@@ -61,6 +68,8 @@ def evaluate(
     settings = directory.settings()
     results = evaluate_study(directory)
     json_path, html_path = write_report(directory.report, study_summary(settings), results)
+    if predictions is not None:
+        _write_heads(results, directory.embeddings(), predictions)
     if json_:
         print(json_path.read_text())
         return
@@ -76,26 +85,100 @@ def predict(
     head: Annotated[Path, typer.Argument(help="The head's directory: STUDY/head.")],
     scans: Annotated[Path, typer.Argument(help="A scan, or a folder of scans.")],
     weights: Annotated[Path | None, typer.Option(help="The backbone's weights (.safetensors).")] = None,
+    labels: Annotated[
+        Path | None,
+        typer.Option(help="Labels table: adds patient and label, for compare, and leaves out the rest."),
+    ] = None,
+    split: Annotated[
+        str | None, typer.Option(help="Only the scans of this split of the labels table.")
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="CSV to write instead of stdout.")] = None,
     json_: Json = False,
 ) -> None:
     """Classify scans with a decrypted head, on this machine."""
     from blindtune.client.predict import predict_scans
+    from blindtune.errors import InputError
     from blindtune.models.linear import LinearHead
 
+    if split is not None and labels is None:
+        raise InputError("no table that tells splits", where="--split", remedy="Give --labels as well.")
     loaded = LinearHead.load(head)
     with render.progress(json_ or out is None) as shown:
         task = shown.add_task("features", total=None)
         found = predict_scans(
             loaded, scans, weights, lambda done, total: shown.update(task, completed=done, total=total)
         )
+    labelled = None if labels is None else _labelled(found, loaded.classes, labels, split)
     if json_:
-        render.print_json(found)
+        chosen = None if labelled is None else set(labelled.cases)
+        render.print_json([row for row in found if chosen is None or row["file"] in chosen])
         return
-    _write_csv(found, loaded.classes, out)
+    text = _csv(found, loaded.classes) if labelled is None else labelled.to_csv()
+    if out is None:
+        print(text, end="")
+    elif labelled is None:
+        out.write_text(text)
+    else:
+        labelled.write(out)
 
 
-def _write_csv(found: list[dict[str, Any]], classes: tuple[str, ...], out: Path | None) -> None:
+def _write_heads(results: dict[str, Result], data: Embeddings, folder: Path) -> None:
+    """A CSV of test predictions a head; cases are rows of the study's embeddings."""
+    import re
+
+    from blindtune.report import Predictions
+
+    test = data.indices("test").tolist()
+    cases, patients = [f"row {i}" for i in test], [data.patients[i] for i in test]
+    render.make_directory(folder)
+    for name, result in results.items():
+        file = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
+        Predictions.of(result, cases, patients).write(folder / f"{file}.csv")
+
+
+def _labelled(
+    found: list[dict[str, Any]], classes: tuple[str, ...], table: Path, split: str | None
+) -> Predictions:
+    """Predictions of the scans that the labels table names, of one split where it is given.
+
+    Raises:
+        InputError: a row without patient or with an unknown label, or no scan is left.
+    """
+    import numpy as np
+
+    from blindtune.errors import InputError
+    from blindtune.imaging.splits import split_name
+    from blindtune.imaging.table import read_table
+    from blindtune.report import Predictions
+
+    wanted = None if split is None else split_name(split)
+    rows = {row.file: row for row in read_table(table) if split is None or row.split == wanted}
+    chosen = [(one, rows[one["file"]]) for one in found if one["file"] in rows]
+    if not chosen or (split is not None and wanted is None):
+        raise InputError(
+            "no scan has a label" + ("" if split is None else f" in the split '{split}'"),
+            where=table.name,
+            remedy="Name files as in the folder of scans; splits are train, val and test.",
+        )
+    if any(row.patient is None for _, row in chosen):
+        raise InputError("no column 'patient'", where=table.name, remedy="Add it: intervals are by patient.")
+    if strange := sum(row.label not in classes for _, row in chosen):
+        raise InputError(
+            f"{strange} scan(s) have a label that is no class of the head",
+            where=table.name,
+            remedy=f"The classes are {', '.join(classes)}.",
+        )
+    return Predictions(
+        classes,
+        tuple(one["file"] for one, _ in chosen),
+        tuple(row.patient or "" for _, row in chosen),
+        np.array([classes.index(row.label) for _, row in chosen]),
+        np.array([list(one["probabilities"].values()) for one, _ in chosen]),
+    )
+
+
+def _csv(found: list[dict[str, Any]], classes: tuple[str, ...]) -> str:
+    """A line a scan: file, prediction, and the probability of each class."""
     import csv
     import io
 
@@ -106,7 +189,4 @@ def _write_csv(found: list[dict[str, Any]], classes: tuple[str, ...], out: Path 
         writer.writerow(
             [row["file"], row["prediction"], *(f"{p:.4f}" for p in row["probabilities"].values())]
         )
-    if out is None:
-        print(text.getvalue(), end="")
-    else:
-        out.write_text(text.getvalue())
+    return text.getvalue()

@@ -7,13 +7,17 @@ instead would give intervals that are too narrow.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
+Booleans = NDArray[np.bool_]
+Values = dict[str, Floats]
+#: Maps weights over patients (R, units) to figures (R,), NaN where undefined.
+Estimator = Callable[[Floats], Values]
 
 LEVEL = 0.95
 #: More undefined replicates than this, and there is no interval: too few patients carry the figure.
@@ -35,6 +39,14 @@ def resampling_weights(units: int, resamples: int, seed: int, rows: int) -> Iter
         drawn = generator.integers(0, units, size=(count, units))
         drawn += units * np.arange(count)[:, None]
         yield np.bincount(drawn.ravel(), minlength=count * units).reshape(count, units).astype(np.float64)
+
+
+def replicates(estimate: Estimator, units: int, rows: int, resamples: int, seed: int) -> Values:
+    """Each figure on every replicate (R,); empty without replicates, or where one patient is all there is."""
+    if units < 2:
+        return {}
+    chunks = [estimate(weights) for weights in resampling_weights(units, resamples, seed, rows)]
+    return {name: np.concatenate([chunk[name] for chunk in chunks]) for name in chunks[0]} if chunks else {}
 
 
 def percentile_interval(replicates: Floats) -> tuple[float, float] | None:

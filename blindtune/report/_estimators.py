@@ -10,13 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
-from ._bootstrap import Floats, Integers
-
-Booleans = NDArray[np.bool_]
-Values = dict[str, Floats]
-Estimator = Callable[[Floats], Values]
+from ._bootstrap import Booleans, Estimator, Floats, Integers, Values
 
 CALIBRATION_BINS = 10
 
@@ -128,11 +123,13 @@ def class_figures(
         else:
             values["accuracy"] = hits.sum(axis=1) / total[:, 0]
             values["balanced_accuracy"] = sensitivity.mean(axis=1)
-            values["mcc"] = _correlation(total[:, 0], actual, called, hits)
+            values["mcc"] = correlation(total[:, 0], actual, called, hits)
         if binary:
             for name in ("sensitivity", "specificity", "ppv", "npv"):
                 values[name] = per_class[name][:, 1]
         values["roc_auc"] = area.mean(axis=1)
+        if not binary:
+            values["roc_auc_weighted"] = ratio((area * actual).sum(axis=1), actual.sum(axis=1))
         values["ece"] = np.mean([np.abs(g).sum(axis=1) for g in gap], axis=0) / total[:, 0]
         values["brier"], values["log_loss"] = (lost / total).T
         return values
@@ -140,10 +137,18 @@ def class_figures(
     return figures
 
 
-def _correlation(total: Floats, actual: Floats, called: Floats, hits: Floats) -> Floats:
-    """Matthews' coefficient for K classes (Gorodkin, 2004); 0 for a constant prediction."""
-    spread_actual = total**2 - (actual**2).sum(axis=1)
-    spread_called = total**2 - (called**2).sum(axis=1)
+def correlation(total: Floats, actual: Floats, called: Floats, hits: Floats) -> Floats:
+    """Matthews' coefficient for K classes (Gorodkin, 2004) from counts; 0 for a constant prediction.
+
+    Args:
+        total: (R,) scans.
+        actual: (R, K) scans of each class.
+        called: (R, K) scans called so.
+        hits: (R, K) those that are both.
+    """
+    # Counts may be noisy and not whole: rounding must not make a spread negative.
+    spread_actual = np.maximum(total**2 - (actual**2).sum(axis=1), 0.0)
+    spread_called = np.maximum(total**2 - (called**2).sum(axis=1), 0.0)
     covariance = hits.sum(axis=1) * total - (actual * called).sum(axis=1)
     value = ratio(covariance, np.sqrt(spread_actual * spread_called))
     return np.where((spread_actual > 0) & (spread_called == 0), 0.0, value)
@@ -154,6 +159,27 @@ def _correlation_per_label(total: Floats, actual: Floats, called: Floats, hits: 
     spread_called = called * (total - called)
     value = ratio(hits * total - actual * called, np.sqrt(spread_actual * spread_called))
     return np.where((spread_actual > 0) & (spread_called == 0), 0.0, value)
+
+
+def kappa_figure(first: Integers, second: Integers, unit: Integers) -> Estimator:
+    """Cohen's kappa (1960) of two readings (n,) of the same scans, as ``kappa``.
+
+    NaN where both give one and the same class throughout: chance alone agrees fully there.
+    """
+    classes = np.arange(max(first.max(), second.max()) + 1)
+    columns = [np.ones((len(first), 1)), first[:, None] == classes, second[:, None] == classes]
+    columns.append((first == second)[:, None])
+    rows = np.hstack([column.astype(np.float64) for column in columns])
+    sums = sum_by_unit(rows, unit, int(unit.max()) + 1)
+    edges = np.cumsum([column.shape[1] for column in columns])[:-1]
+
+    def figure(weights: Floats) -> Values:
+        total, one, other, same = np.split(weights @ sums, edges, axis=1)
+        by_chance = (one * other).sum(axis=1)
+        squared = total[:, 0] ** 2
+        return {"kappa": ratio(total[:, 0] * same[:, 0] - by_chance, squared - by_chance)}
+
+    return figure
 
 
 def regression_figures(predicted: Floats, measured: Floats, unit: Integers) -> Estimator:

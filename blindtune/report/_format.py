@@ -39,6 +39,13 @@ def change(name: str, figure: Figure) -> str:
     return f"{text} ({between})" if between and between != f"{nothing} to {nothing}" else text
 
 
+def p_value(p: float) -> str:
+    """Two digits that count: ``0.034``, ``0.0021``; ``< 0.001`` below that, and never ``1.000``."""
+    if p < 0.001:
+        return "< 0.001"
+    return f"{p:.2g}" if p < 0.995 else "1"
+
+
 def shortened(text: str, longest: int) -> str:
     """Cut a long name with an ellipsis; the full name stands in the tables."""
     return text if len(text) <= longest else text[: longest - 1].rstrip() + "…"

@@ -17,6 +17,8 @@ from typing import Any
 INK, MUTED, GRID, ACCENT = "#010101", "#020202", "#030303", "#040404"
 #: Okabe and Ito's colours (2008), told apart with any colour vision; their order is by contrast.
 SERIES = ("#050501", "#050502", "#050503", "#050504", "#050505", "#050506")
+#: Lines of several series differ in more than their colour.
+STYLES = ("-", (0, (6, 2)), (0, (2, 1.5)), (0, (6, 2, 1.5, 2)))
 
 _VARIABLES = {
     INK: "var(--ink, #777)",
@@ -54,6 +56,11 @@ _SETTINGS = {
 }
 #: matplotlib's settings are one per process, so drawings take turns.
 _TURN = threading.Lock()
+
+
+def label(text: str) -> str:
+    """A name for a legend: one that starts with an underscore would be left out, so a joiner goes first."""
+    return "\u2060" + text
 
 
 def render(

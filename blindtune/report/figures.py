@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
@@ -11,6 +12,8 @@ from blindtune.errors import InputError
 from ._bootstrap import Floats, percentile_interval
 
 Kind = Literal["binary", "multiclass", "multilabel", "regression"]
+NO_WIDTH = "no interval: every resampled test set gives the same value"
+_TOO_FEW = "no interval: too few patients carry this figure"
 
 
 @dataclass(frozen=True)
@@ -21,6 +24,18 @@ class Figure:
     low: float | None = None
     high: float | None = None
     reason: str = ""
+
+    @classmethod
+    def of(cls, value: float, replicates: Floats | None, undefined: str) -> Figure:
+        """A value and the interval of its replicates (R,); ``undefined`` says why the value is NaN."""
+        if math.isnan(value):
+            return cls(None, reason=undefined)
+        if replicates is None:
+            return cls(value)
+        interval = percentile_interval(replicates)
+        if interval is None:
+            return cls(value, reason=_TOO_FEW)
+        return cls(value, *interval) if interval[0] < interval[1] else cls(value, reason=NO_WIDTH)
 
 
 @dataclass(frozen=True)
@@ -65,11 +80,13 @@ class Metrics:
         patients: distinct patients, None where no groups were given.
         figures: name → figure of the whole head: ``accuracy``, ``balanced_accuracy``, ``roc_auc``
             (macro over classes), ``mcc``, ``ece``, ``brier``, ``log_loss``; binary heads also
-            ``sensitivity``, ``specificity``, ``ppv``, ``npv`` of the second class; multi-label heads
-            also ``exact_match``; regression ``rmse``, ``mae``, ``r2``.
+            ``sensitivity``, ``specificity``, ``ppv``, ``npv`` of the second class; other heads
+            ``roc_auc_weighted`` (each class by its scans); multi-label heads also ``exact_match``;
+            regression ``rmse``, ``mae``, ``r2``.
         per_class: one entry a class; empty for regression.
         confusion: (K, K) counts, rows are true classes; None for multi-label and regression.
         resamples: bootstrap replicates.
+        cutoff: logit above which a binary or multi-label head decides for a class.
         design: fingerprint of labels, patients and replicates: equal designs can be compared pair by
             pair. It is made of labels, so it stays out of the JSON.
         samples: the replicates (R,) of each entry of ``figures``; not part of the JSON either.
@@ -83,6 +100,7 @@ class Metrics:
     per_class: tuple[ClassMetrics, ...]
     confusion: tuple[tuple[int, ...], ...] | None
     resamples: int
+    cutoff: float = 0.0
     design: str = field(default="", repr=False, compare=False)
     samples: Mapping[str, Floats] = field(default_factory=dict, repr=False, compare=False)
 
@@ -100,6 +118,7 @@ class Metrics:
             "per_class": [one.to_json() for one in self.per_class],
             "confusion": None if self.confusion is None else [list(row) for row in self.confusion],
             "resamples": self.resamples,
+            "cutoff": self.cutoff,
         }
 
     @classmethod
@@ -119,6 +138,7 @@ class Metrics:
                 per_class=tuple(ClassMetrics.from_json(one) for one in data["per_class"]),
                 confusion=None if data["confusion"] is None else tuple(map(tuple, data["confusion"])),
                 resamples=data["resamples"],
+                cutoff=data["cutoff"],
             )
         except (KeyError, TypeError, AttributeError) as error:
             raise InputError(

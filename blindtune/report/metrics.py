@@ -2,7 +2,7 @@
 
 Probabilities come from the logits: the logistic function for binary and multi-label heads, softmax
 for multi-class heads (also where the head was trained one-versus-rest). Decisions are a logit above
-0, or the class of the largest logit.
+a cutoff, 0 unless another was chosen on validation scans, or the class of the largest logit.
 """
 
 from __future__ import annotations
@@ -17,15 +17,13 @@ from numpy.typing import ArrayLike
 from blindtune.errors import InputError
 
 from . import _estimators as estimators
-from ._bootstrap import Floats, Integers, exact_limit, percentile_interval, resampling_weights
-from .figures import ClassMetrics, Figure, Kind, Metrics
+from ._bootstrap import Booleans, Estimator, Floats, Integers, exact_limit, replicates
+from .figures import NO_WIDTH, ClassMetrics, Figure, Kind, Metrics
 
 #: Shares of scans: where no error was seen they still have an exact limit.
 _SHARES = frozenset({"accuracy", "exact_match", "sensitivity", "specificity", "ppv", "npv"})
 #: In the order of the fields of ClassMetrics.
 _PER_CLASS = ("sensitivity", "specificity", "ppv", "npv", "roc_auc")
-_NO_WIDTH = "no interval: every resampled test set gives the same value"
-_TOO_FEW = "no interval: too few patients carry this figure"
 
 
 def evaluate(
@@ -37,6 +35,7 @@ def evaluate(
     groups: Sequence[object] | ArrayLike | None = None,
     resamples: int = 1000,
     seed: int = 0,
+    cutoff: float = 0.0,
 ) -> Metrics:
     """Evaluate a head on held-out scans.
 
@@ -48,15 +47,19 @@ def evaluate(
         groups: (n,) the patient of each scan: intervals then resample patients instead of scans.
         resamples: bootstrap replicates behind the intervals; 0 for none.
         seed: of the replicates.
+        cutoff: logit above which a binary or multi-label head decides for a class.
 
     Raises:
         InputError: shapes, labels or names do not fit, a value is not finite, or there is no scan.
     """
     if kind not in get_args(Kind):
         raise InputError(f"unknown kind {kind!r}", where="kind", remedy=f"Use one of {get_args(Kind)}.")
+    if not np.isfinite(cutoff) or (cutoff and kind not in ("binary", "multilabel")):
+        raise InputError(f"{cutoff} does not fit a {kind} head", where="cutoff", remedy="Leave it at 0.")
     names = tuple(str(name) for name in classes)
     scores, truth = _checked(logits, labels, names, kind)
-    unit, units = _units(groups, len(scores))
+    unit = indices_of(groups, len(scores))
+    units = int(unit.max()) + 1
 
     confusion: tuple[tuple[int, ...], ...] | None = None
     counts: tuple[tuple[int, int, int, int], ...] = ()
@@ -66,7 +69,9 @@ def evaluate(
         reasons["r2"] = "every scan has the same value"
         support = {}
     else:
-        actual, called, estimate = _classification(scores, truth.astype(np.int64), len(names), kind, unit)
+        actual, called, estimate = _classification(
+            scores, truth.astype(np.int64), len(names), kind, unit, cutoff
+        )
         if kind != "multilabel":
             confusion = tuple(map(tuple, (actual.astype(np.int64).T @ called.astype(np.int64)).tolist()))
         counts = tuple(
@@ -77,7 +82,7 @@ def evaluate(
         support = _support(actual, called, unit, units, kind)
 
     points = {name: float(value[0]) for name, value in estimate(np.ones((1, units))).items()}
-    samples = _replicates(estimate, units, len(scores), resamples, seed) if units > 1 else {}
+    samples = replicates(estimate, units, len(scores), resamples, seed)
     figures = {
         name: _figure(name, value, samples.get(name), reasons, support.get(name, units))
         for name, value in points.items()
@@ -95,6 +100,7 @@ def evaluate(
         ),
         confusion=confusion,
         resamples=resamples,
+        cutoff=cutoff,
         design=_design(truth, unit, kind, resamples, seed),
         samples={name: samples[name] for name in whole if name in samples},
     )
@@ -136,21 +142,25 @@ def _checked(
     return scores, truth
 
 
-def _units(groups: Sequence[object] | ArrayLike | None, rows: int) -> tuple[Integers, int]:
-    """Patients as indices 0 … units − 1 (n,); every scan its own patient where none are given."""
+def indices_of(groups: Sequence[object] | ArrayLike | None, rows: int) -> Integers:
+    """Patients as indices 0 … units − 1 (n,); every scan its own patient where none are given.
+
+    Raises:
+        InputError: another number of entries than of scans.
+    """
     if groups is None:
-        return np.arange(rows), rows
+        return np.arange(rows)
     index: dict[object, int] = {}
     names = np.asarray(groups).tolist()
     unit = np.array([index.setdefault(name, len(index)) for name in names], dtype=np.int64)
     if len(unit) != rows:
         raise InputError(f"{len(unit)} entries for {rows} scans", where="groups")
-    return unit, len(index)
+    return unit
 
 
 def _classification(
-    logits: Floats, labels: Integers, count: int, kind: Kind, unit: Integers
-) -> tuple[estimators.Booleans, estimators.Booleans, estimators.Estimator]:
+    logits: Floats, labels: Integers, count: int, kind: Kind, unit: Integers, cutoff: float
+) -> tuple[Booleans, Booleans, Estimator]:
     """Labels and decisions as columns (n, K), and the estimator of all figures."""
     rows = np.arange(len(logits))
     if kind == "multiclass":
@@ -170,7 +180,7 @@ def _classification(
         gaps = [estimators.calibration_gaps(p, y) for p, y in zip(probability.T, positive.T, strict=True)]
         brier = ((probability - positive) ** 2).mean(axis=1)
         log_loss = np.logaddexp(0.0, np.where(positive, -columns, columns)).mean(axis=1)
-        actual, called, scores = positive, columns > 0, columns
+        actual, called, scores = positive, columns > cutoff, columns
         if kind == "binary":
             actual, called = np.hstack([~actual, actual]), np.hstack([~called, called])
             scores = np.hstack([-scores, scores])
@@ -181,34 +191,17 @@ def _classification(
     return actual, called, estimate
 
 
-def _replicates(
-    estimate: estimators.Estimator, units: int, rows: int, resamples: int, seed: int
-) -> dict[str, Floats]:
-    chunks = [estimate(weights) for weights in resampling_weights(units, resamples, seed, rows)]
-    return {name: np.concatenate([chunk[name] for chunk in chunks]) for name in chunks[0]} if chunks else {}
-
-
 def _figure(
-    name: str, value: float, replicates: Floats | None, reasons: Mapping[str, str], units: int
+    name: str, value: float, samples: Floats | None, reasons: Mapping[str, str], units: int
 ) -> Figure:
-    if np.isnan(value):
-        return Figure(None, reason=reasons.get(name, "undefined"))
-    if replicates is None:
-        return Figure(value)
-    interval = percentile_interval(replicates)
-    if interval is None:
-        return Figure(value, reason=_TOO_FEW)
-    if interval[0] < interval[1]:
-        return Figure(value, *interval)
-    if name.partition(":")[0] in _SHARES and value in (0.0, 1.0):
+    found = Figure.of(value, samples, reasons.get(name, "undefined"))
+    if found.reason == NO_WIDTH and name.partition(":")[0] in _SHARES and value in (0.0, 1.0):
         limit = exact_limit(units)
         return Figure(value, limit, 1.0) if value == 1.0 else Figure(value, 0.0, 1 - limit)
-    return Figure(value, reason=_NO_WIDTH)
+    return found
 
 
-def _support(
-    actual: estimators.Booleans, called: estimators.Booleans, unit: Integers, units: int, kind: Kind
-) -> dict[str, int]:
+def _support(actual: Booleans, called: Booleans, unit: Integers, units: int, kind: Kind) -> dict[str, int]:
     """Patients in the denominator of each share: what an exact limit counts."""
     support: dict[str, int] = {}
     for k in range(actual.shape[1]):
@@ -236,7 +229,7 @@ def _reasons(
         reasons[f"roc_auc:{k}"] = absent or full
         reasons[f"ppv:{k}"] = f"“{names[k]}” is never predicted"
         reasons[f"npv:{k}"] = f"“{names[k]}” is always predicted"
-    for name in ("balanced_accuracy", "roc_auc", "mcc"):
+    for name in ("balanced_accuracy", "roc_auc", "roc_auc_weighted", "mcc"):
         reasons[name] = "; ".join(gone)
     if kind == "binary":
         reasons |= {name: reasons[f"{name}:1"] for name in ("sensitivity", "specificity", "ppv", "npv")}

@@ -6,18 +6,17 @@ variables (see ``_svg.py``), free of ids that could clash as long as ``prefix`` 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from . import _svg
-from ._bootstrap import Floats
-from ._estimators import CALIBRATION_BINS, Booleans, ranking_margin
+from ._bootstrap import Booleans, Floats
+from ._estimators import CALIBRATION_BINS, ranking_margin
 from ._format import percent, shortened
 from .results import Result
 
-_STYLES = ("-", (0, (6, 2)), (0, (2, 1.5)), (0, (6, 2, 1.5, 2)))
 _POINTS = 300
 _SIDE, _MARGIN = 2.6, 0.6
 Curve = tuple[Floats, Floats]
@@ -33,7 +32,7 @@ def roc_of_heads(results: Mapping[str, Result], *, prefix: str = "roc") -> str:
                 each[0] if len(each) == 1 else _mean(each)
             )
     several = len(next(iter(results.values())).metrics.classes) > 2
-    title = "ROC curves of the heads" + (", mean over the classes" if several else "")
+    title = "ROC curves" + (", mean over the classes" if several else "")
     return _curves(curves, title, prefix)
 
 
@@ -76,9 +75,15 @@ def reliability(name: str, result: Result, *, prefix: str = "reliability") -> st
 
 
 def confusion(name: str, result: Result, *, prefix: str = "confusion") -> str:
-    """Counts of scans by true class (rows) and predicted class (columns); shading is the row's share."""
-    counts = np.array(result.metrics.confusion, dtype=np.float64)
-    names = [shortened(one, 16) for one in result.metrics.classes]
+    """The confusion matrix of a head."""
+    return confusion_matrix(
+        name, np.array(result.metrics.confusion, dtype=np.float64), result.metrics.classes, prefix=prefix
+    )
+
+
+def confusion_matrix(name: str, counts: Floats, classes: Sequence[str], *, prefix: str = "confusion") -> str:
+    """Counts (K, K) by true class (rows) and predicted class (columns); shading is the row's share."""
+    names = [shortened(one, 16) for one in classes]
     total = counts.sum(axis=1, keepdims=True)
     share = np.divide(counts, total, out=np.zeros_like(counts), where=total > 0)
     k = len(names)
@@ -118,8 +123,7 @@ def confusion(name: str, result: Result, *, prefix: str = "confusion") -> str:
             )
 
     rows = "; ".join(
-        f"true {result.metrics.classes[i]}: "
-        + ", ".join(f"{counts[i, j]:.0f} as {result.metrics.classes[j]}" for j in range(k))
+        f"true {classes[i]}: " + ", ".join(f"{counts[i, j]:.0f} as {classes[j]}" for j in range(k))
         for i in range(k)
     )
     return _svg.render(draw, size, title=f"Confusion matrix, {name}", description=rows, prefix=prefix)
@@ -155,7 +159,8 @@ def _curves(curves: Mapping[str, Curve], title: str, prefix: str, emphasis: str 
         handles = []
         for at, (label, (x, y)) in enumerate(curves.items()):
             colour = _svg.SERIES[at % len(_svg.SERIES)]
-            style = _STYLES[(at if len(curves) <= len(_STYLES) else at // len(_svg.SERIES)) % len(_STYLES)]
+            few = len(curves) <= len(_svg.STYLES)
+            style = _svg.STYLES[(at if few else at // len(_svg.SERIES)) % len(_svg.STYLES)]
             if label == emphasis:
                 handles += axes.plot(x, y, color=_svg.INK, lw=2.4)
             else:
@@ -163,8 +168,7 @@ def _curves(curves: Mapping[str, Curve], title: str, prefix: str, emphasis: str 
         axes.set_xlabel("1 − specificity")
         axes.set_ylabel("Sensitivity")
         if handles:
-            # A label that starts with an underscore would be left out; an invisible joiner goes first.
-            labels = ["\u2060" + label for label in curves]
+            labels = [_svg.label(name) for name in curves]
             figure.legend(handles, labels, loc="lower left", bbox_to_anchor=(0.02, 0.0), borderaxespad=0.2)
 
     described = "; ".join(curves) or "not defined on this test set"

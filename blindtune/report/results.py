@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -11,9 +11,10 @@ from numpy.typing import ArrayLike
 
 from blindtune.errors import InputError
 
-from ._bootstrap import Floats
+from ._bootstrap import Floats, Integers
 from .figures import Figure, Kind, Metrics, difference
-from .metrics import evaluate
+from .metrics import evaluate, indices_of
+from .paired import McNemar, kappa, mcnemar
 
 #: Figure → (label, which way is better, what it says).
 MEANINGS: dict[str, tuple[str, Literal["higher", "lower"], str]] = {
@@ -33,6 +34,11 @@ MEANINGS: dict[str, tuple[str, Literal["higher", "lower"], str]] = {
         "share of negative calls that are right, on this test set",
     ),
     "roc_auc": ("ROC-AUC", "higher", "chance that a positive scan ranks above a negative one"),
+    "roc_auc_weighted": (
+        "ROC-AUC, weighted",
+        "higher",
+        "each class counted by its scans, where ROC-AUC counts them alike",
+    ),
     "mcc": ("Matthews correlation", "higher", "0 is chance, 1 is perfect"),
     "ece": ("Calibration error (ECE)", "lower", "mean gap between probability and outcome, 10 bins"),
     "brier": ("Brier score", "lower", "mean squared error of the probabilities"),
@@ -46,11 +52,21 @@ REFERENCE = "encrypted"
 
 @dataclass(frozen=True)
 class Result:
-    """One head on the test set: its metrics, and the logits and labels that the plots are drawn from."""
+    """One head on the test set: its metrics, and what plots and comparisons are made from.
+
+    Attributes:
+        metrics: the figures.
+        logits: (n,) for binary and regression heads, else (n, K).
+        labels: as :func:`~blindtune.report.evaluate` takes them.
+        unit: (n,) the patient of each scan, 0 … units − 1.
+        seed: of the replicates.
+    """
 
     metrics: Metrics
     logits: Floats
     labels: Floats
+    unit: Integers
+    seed: int
 
     @classmethod
     def of(
@@ -63,13 +79,24 @@ class Result:
         groups: Sequence[object] | ArrayLike | None = None,
         resamples: int = 1000,
         seed: int = 0,
+        cutoff: float = 0.0,
     ) -> Result:
         """:func:`~blindtune.report.evaluate` a head and keep what it was evaluated on."""
-        metrics = evaluate(logits, labels, classes, kind=kind, groups=groups, resamples=resamples, seed=seed)
+        metrics = evaluate(
+            logits, labels, classes, kind=kind, groups=groups, resamples=resamples, seed=seed, cutoff=cutoff
+        )
         values = np.asarray(logits, dtype=np.float64)
         if kind in ("binary", "regression"):
             values = values.reshape(-1)
-        return cls(metrics, values, np.asarray(labels, dtype=np.float64))
+        unit = indices_of(groups, len(values))
+        return cls(metrics, values, np.asarray(labels, dtype=np.float64), unit, seed)
+
+    @property
+    def decisions(self) -> Integers:
+        """Class indices (n,), or 0 and 1 a label (n, K) for multi-label heads; not for regression."""
+        if self.metrics.kind == "multiclass":
+            return np.asarray(self.logits.argmax(axis=1), dtype=np.int64)
+        return (self.logits > self.metrics.cutoff).astype(np.int64)
 
 
 @dataclass(frozen=True)
@@ -88,10 +115,14 @@ class Agreement:
     Attributes:
         decisions: share of decisions that are the same; None for regression.
         largest_gap: the largest absolute difference of any output (logit, or predicted number).
+        kappa: Cohen's, of the decisions; None for regression and several labels.
+        mcnemar: whether one, the head before the reference, is right more often; None like ``kappa``.
     """
 
     decisions: float | None
     largest_gap: float
+    kappa: Figure | None = None
+    mcnemar: McNemar | None = None
 
 
 @dataclass(frozen=True)
@@ -117,7 +148,7 @@ class Comparison:
                 for at, head in others
             },
             "agreement": {
-                head: dict(vars(one)) for at, head in others if (one := self.agreements[at]) is not None
+                head: asdict(one) for at, head in others if (one := self.agreements[at]) is not None
             },
         }
 
@@ -136,7 +167,9 @@ def compare(results: Mapping[str, Result], *, reference: str | None = None) -> C
     first = results[base]
     for name, one in results.items():
         if (one.metrics.kind, one.metrics.classes) != (first.metrics.kind, first.metrics.classes) or not (
-            np.array_equal(one.labels, first.labels) and one.logits.shape == first.logits.shape
+            np.array_equal(one.labels, first.labels)
+            and np.array_equal(one.unit, first.unit)
+            and one.logits.shape == first.logits.shape
         ):
             raise InputError(
                 f"head {name!r} and head {base!r} were not judged on the same scans and classes",
@@ -168,8 +201,13 @@ def _agreement(one: Result, other: Result) -> Agreement:
     gap = float(np.abs(one.logits - other.logits).max())
     if one.metrics.kind == "regression":
         return Agreement(None, gap)
-    if one.metrics.kind == "multiclass":
-        same = one.logits.argmax(axis=1) == other.logits.argmax(axis=1)
-    else:
-        same = (one.logits > 0) == (other.logits > 0)
-    return Agreement(float(same.mean()), gap)
+    mine, theirs = one.decisions, other.decisions
+    same = float((mine == theirs).mean())
+    if one.metrics.kind == "multilabel":
+        return Agreement(same, gap)
+    return Agreement(
+        same,
+        gap,
+        kappa(mine, theirs, one.unit, resamples=one.metrics.resamples, seed=one.seed),
+        mcnemar(mine == one.labels, theirs == one.labels, one.unit),
+    )

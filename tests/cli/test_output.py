@@ -12,7 +12,7 @@ import pytest
 
 COMMANDS = (
     *("keygen", "plan", "encrypt", "serve", "bench", "submit", "status", "fetch"),
-    *("decrypt", "evaluate", "predict", "demo"),
+    *("decrypt", "evaluate", "predict", "compare", "demo"),
 )
 HEAVY = ("torch", "timm", "tenseal", "sklearn", "pydicom", "numpy", "matplotlib", "fastapi")
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import re
-from html.parser import HTMLParser
 
 import numpy as np
 import pytest
@@ -14,46 +12,7 @@ from blindtune.errors import InputError
 from blindtune.report import Metrics, Result, compare, terminal_table, write_report
 from blindtune.report.html import SCHEMA
 
-VOID = {"meta", "link", "br", "img", "input", "hr"}
 NASTY = ("<b>bold</b>", "$x^{", "_under \"quote\" & 'co'", "病変")
-
-
-class Checker(HTMLParser):
-    """Balanced tags, unique ids, no script and no address outside the page."""
-
-    def __init__(self):
-        super().__init__()
-        self.open, self.ids, self.text, self.tags, self.used = [], [], [], [], set()
-
-    def handle_starttag(self, tag, attrs):
-        self.look(tag, attrs)
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag, attrs):
-        self.look(tag, attrs)
-
-    def look(self, tag, attrs):
-        values = dict(attrs)
-        self.tags.append(tag)
-        assert tag not in {"script", "link", "iframe", "img", "base", "object"}
-        if "id" in values:
-            self.ids.append(values["id"])
-        self.used |= set((values.get("aria-labelledby") or "").split())
-        for name, value in attrs:
-            assert not name.startswith("on")
-            if name in {"href", "src", "xlink:href"}:
-                assert value.startswith("#")
-                self.used.add(value[1:])
-            self.used |= set(re.findall(r"url\(#([^)]+)\)", value or ""))
-        if tag == "th":
-            assert values.get("scope") in {"row", "col"}
-
-    def handle_endtag(self, tag):
-        assert self.open.pop() == tag
-
-    def handle_data(self, data):
-        self.text.append(data)
 
 
 def heads(kind="multiclass", n=60, names=NASTY, groups=None):
@@ -83,7 +42,7 @@ CASES = [
 
 
 @pytest.mark.parametrize(("kind", "names"), CASES)
-def test_page_is_sound(tmp_path, kind, names):
+def test_page_is_sound(tmp_path, kind, names, text_of):
     study = {
         "title": "<script>alert(1)</script>",
         "notes": ["Synthetic & <b>small</b>"],
@@ -91,17 +50,8 @@ def test_page_is_sound(tmp_path, kind, names):
     }
     _, path = write_report(tmp_path, study, heads(kind, names=names))
     page = path.read_text(encoding="utf-8")
-    checker = Checker()
-    checker.feed(page)
-    checker.close()
-    assert checker.open == []
-    assert len(checker.ids) == len(set(checker.ids))
-    assert checker.used <= set(checker.ids)
-    assert "http" not in page
+    text = text_of(page)
     assert "<b>" not in page
-    assert "<script" not in page
-    assert "nan" not in re.findall(r"[a-z]+", " ".join(checker.text))
-    text = "".join(checker.text)
     assert "Synthetic & <b>small</b>" in text
     assert "60, 40" in text
     if kind != "regression":
