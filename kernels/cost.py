@@ -80,7 +80,7 @@ def working_bytes(layout: Layout, program: Program, p: Parameters) -> int:
     heads, columns = layout.weight_blocks, len(layout.widths)
     rows = min(layout.row_blocks, max(1, BATCH // heads))
     working = heads * columns * layout.baby * 2.5
-    if program.steps > 1:
+    if program.terms > 1:
         working += rows * heads * (max(layout.giants) + 8)
     return int(REUSED * working * ciphertext_bytes(p))
 
@@ -110,7 +110,8 @@ def count(layout: Layout, program: Program, p: Parameters) -> Ledger:
         for k in range(layout.weight_blocks)
         for i in range(layout.row_blocks)
     }
-    Trainer(engine, layout, data, residuals).train(program)
+    start = [[fresh] * len(layout.widths)] * layout.weight_blocks if program.started else None
+    Trainer(engine, layout, data, residuals).train(program, start=start)
     return engine.ledger
 
 
@@ -136,8 +137,9 @@ def estimate(layout: Layout, program: Program, p: Parameters, machine: Machine) 
 
     total = 0.0
     for step in range(program.steps):
-        level = p.levels - 1 - (step - 1) * (2 + depth)
-        low = p.levels if step == 0 else level - 1 - depth
+        from_zero = step == 0 and not program.started
+        level = p.levels - (step - (not program.started)) * (2 + depth) - (not program.started)
+        low = p.levels if from_zero else level - 1 - depth
         diagonals = layout.data_ciphertexts * heads
         calls = batches * layout.baby * columns
         total += price("multiply", low, diagonals, calls)
@@ -145,7 +147,7 @@ def estimate(layout: Layout, program: Program, p: Parameters, machine: Machine) 
         doublings = len(layout.doublings(min(layout.widths))) + 1
         total += price("rotate", low - 1, columns * doublings * heads, doublings)
         total += price("rotate", low, blocks * (giants - 1) * heads, batches * (giants - 1))
-        if step:
+        if not from_zero:
             total += price("multiply", level, diagonals, blocks * giants)
             total += price("rotate_relinearise", level, blocks * giants * heads, batches * giants)
             total += price("rotate", level, columns * (layout.baby - 1) * heads, layout.baby - 1)

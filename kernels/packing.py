@@ -48,6 +48,22 @@ def pack_lanes(values: Floats, layout: Layout) -> Slots:
     return padded.ravel().astype(np.complex128)
 
 
+def pack_weights(weights: Floats, layout: Layout) -> list[Slots]:
+    """Weights of one weight block to slot vectors, one a column block: what :func:`unpack_weights` undoes.
+
+    Args:
+        weights: (columns ≤ layout.columns, lanes ≤ C); the rest is zero.
+    """
+    padded = np.zeros((layout.columns, layout.lanes))
+    padded[: weights.shape[0], : weights.shape[1]] = weights
+    found, at = [], 0
+    for width in layout.widths:
+        values = padded[at : at + width] - 1j * padded[at + width : at + 2 * width]
+        found.append(np.tile(values.ravel(), layout.slots // (width * layout.lanes)))
+        at += 2 * width
+    return found
+
+
 def unpack_weights(slots: list[Slots], layout: Layout) -> Floats:
     """Decrypted weights of one weight block, one slot vector a column block, to (columns, C).
 

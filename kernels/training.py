@@ -32,6 +32,7 @@ class Program:
             step starts from zero and ignores its own.
         momentum: factor on the previous change of the weights in each step; none if empty. Older weights
             sit levels above the newest gradient, so any such linear rule costs no level.
+        started: whether training starts from weights that the owner encrypts for it, instead of zero.
     """
 
     steps: int
@@ -39,6 +40,7 @@ class Program:
     sets: tuple[int, ...]
     retain: tuple[float, ...]
     momentum: tuple[float, ...] = ()
+    started: bool = False
 
     def __post_init__(self) -> None:
         if self.steps < 1 or self.degree not in DEPTH:
@@ -52,13 +54,14 @@ class Program:
 
     @property
     def levels(self) -> int:
-        """Levels that training takes: ``1 + (T - 1)·(2 + depth)``."""
-        return 1 + (self.steps - 1) * (2 + DEPTH[self.degree])
+        """Levels that training takes: ``2 + depth`` a step, one for a step from zero."""
+        whole = self.steps - (not self.started)
+        return (not self.started) + whole * (2 + DEPTH[self.degree])
 
     @property
     def terms(self) -> int:
-        """Ciphertexts a residual takes: the target and, where a second step follows, coefficients."""
-        return 1 + (self.degree + 1) // 2 * (self.steps > 1)
+        """Ciphertexts a residual takes: the target and, where a step starts from weights, coefficients."""
+        return 1 + (self.degree + 1) // 2 * (self.steps > 1 or self.started)
 
 
 @dataclass(frozen=True)
@@ -93,15 +96,21 @@ class Trainer:
         self._data, self._residuals = data, residuals
 
     def train(
-        self, program: Program, on_progress: Callable[[Progress], None] = lambda _: None
+        self,
+        program: Program,
+        on_progress: Callable[[Progress], None] = lambda _: None,
+        start: products.Grid | None = None,
     ) -> products.Grid:
         """Run a program.
+
+        Args:
+            start: fresh weights by weight block and column block, for a program that is ``started``.
 
         Returns:
             For each weight block, the weights of each column block.
 
         Raises:
-            PlanError: the levels do not suffice.
+            PlanError: the levels do not suffice, or a start where none belongs.
         """
         engine, layout = self.engine, self.layout
         levels = engine.parameters.levels
@@ -110,10 +119,12 @@ class Trainer:
                 f"{program.steps} steps need {program.levels} levels, the parameters have {levels}"
             )
         heads, columns = layout.weight_blocks, len(layout.widths)
+        if program.started != (start is not None):
+            raise PlanError("weights to start from, for a program that starts from zero, or none for another")
         batches = _batches(layout)
-        done, total = 0, (3 * program.steps - 2) * len(batches) + program.steps
-        weights: products.Grid = []
-        before: products.Grid = []
+        done, total = 0, (3 * program.steps - 2 * (not program.started)) * len(batches) + program.steps
+        weights: products.Grid = start or []
+        before = weights
 
         def report(step: int, phase: str, level: int) -> None:
             nonlocal done
@@ -122,9 +133,9 @@ class Trainer:
 
         for step in range(program.steps):
             sums: products.Grid | None = None
-            babies = products.baby_steps(engine, layout, weights) if step else []
+            babies = products.baby_steps(engine, layout, weights) if weights else []
             for rows in batches:
-                if step:
+                if weights:
                     level = weights[0][0].level
                     logits = products.forward(engine, layout, self._diagonal(level), babies, rows)
                     report(step, "forward", level)

@@ -72,6 +72,7 @@ class Head:
         decay: L2 penalty on the whitened weights; ``retain = 1 - lr · decay``.
         balanced: weigh each output's positive and negative rows equally.
         momentum: factor on the previous change of the weights, reached over the first steps.
+        started: whether training starts from encrypted weights instead of zero.
     """
 
     name: str
@@ -84,6 +85,7 @@ class Head:
     decay: float = 0.0
     balanced: bool = True
     momentum: float = 0.0
+    started: bool = False
 
     def __post_init__(self) -> None:
         if self.degree not in DEGREES:
@@ -119,7 +121,7 @@ class Head:
         retain = tuple(max(0.0, 1 - lr * self.decay) for lr in self.learning_rates)
         # As in Nesterov's method it grows with the steps: there is no change to go on with at first.
         momentum = tuple(min(self.momentum, t / (t + 3)) for t in range(self.steps)) if self.momentum else ()
-        return Program(self.steps, self.degree, tuple(sets), retain, momentum)
+        return Program(self.steps, self.degree, tuple(sets), retain, momentum, self.started)
 
     @property
     def rates(self) -> tuple[float, ...]:

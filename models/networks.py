@@ -100,6 +100,25 @@ def from_vector(model: Any, names: list[str], values: NDArray[np.float32]) -> No
             found[name].copy_(torch.from_numpy(np.array(piece)).view_as(found[name]))
 
 
+def save_kept(model: Any, names: list[str], path: Path) -> None:
+    """Write what of a network is not in ``names``: parameters and statistics that stay at a site."""
+    from safetensors.torch import save_file
+
+    save_file({n: v.contiguous() for n, v in model.state_dict().items() if n not in names}, path)
+
+
+def load_kept(model: Any, names: list[str], path: Path) -> None:
+    """Read what :func:`save_kept` wrote.
+
+    Raises:
+        ModelError: of another network.
+    """
+    found = read_weights(path)
+    if found.keys() != model.state_dict().keys() - set(names):
+        raise ModelError("what was kept is of another network", where=path.name, remedy="Remove the file.")
+    model.load_state_dict(found, strict=False)
+
+
 def _has_statistics(part: Any) -> bool:
     from torch import nn
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from blindtune.he.secret import SecretKey
 from blindtune.kernels.layout import Layout
-from blindtune.kernels.packing import pack_block, pack_lanes, unpack_weights
+from blindtune.kernels.packing import pack_block, pack_lanes, pack_weights, unpack_weights
 from blindtune.kernels.training import Program, Trainer
 from blindtune.params import Parameters
 from blindtune.plan import insecure_test_parameters
@@ -49,7 +49,9 @@ def tiny_key(tiny: Parameters) -> SecretKey:
 
 @dataclass(frozen=True)
 class Study:
-    """A random study: features X (n, d), targets Y, sample weights S (n, K), coefficients a set."""
+    """A random study: features X (n, d), targets Y, sample weights S (n, K), coefficients a set, and the
+    weights (d, K) that a program starts from if it does not from zero.
+    """
 
     layout: Layout
     program: Program
@@ -57,6 +59,7 @@ class Study:
     y: Floats
     s: Floats
     sets: tuple[Floats, ...]
+    begin: Floats
 
     @classmethod
     def draw(cls, layout: Layout, program: Program, shape: tuple[int, int, int], seed: int) -> Study:
@@ -71,11 +74,12 @@ class Study:
             rng.normal(size=(rows, heads)),
             rng.uniform(0.5, 1.5, size=(rows, heads)),
             tuple(rng.normal(size=(program.degree + 1) // 2) * 0.3 for _ in range(count)),
+            rng.normal(size=(columns, heads)) * 0.3 * program.started,
         )
 
     def dense(self) -> Floats:
         """The head (columns, K) that gradient descent with momentum gives, in plain numpy."""
-        w = before = np.zeros((self.x.shape[1], self.y.shape[1]))
+        w = before = self.begin
         for step in range(self.program.steps):
             u = 2 * self.x @ w
             chosen = self.program.sets[step]
@@ -106,6 +110,13 @@ class Study:
     def trainer(self, engine: Any, encrypt: Callable[[NDArray[Any]], Any]) -> Trainer:
         """A trainer over this study's ciphertexts."""
         return Trainer(engine, self.layout, *self.encrypted(encrypt))
+
+    def start(self, encrypt: Callable[[NDArray[Any]], Any]) -> list[list[Any]] | None:
+        """The weights to start from, for a program that takes them."""
+        lanes = self.layout.lanes
+        blocks = [self.begin[:, k * lanes : (k + 1) * lanes] for k in range(self.layout.weight_blocks)]
+        found = [[encrypt(v) for v in pack_weights(block, self.layout)] for block in blocks]
+        return found if self.program.started else None
 
     def head(self, weights: Any, decrypt: Callable[[Any], NDArray[Any]]) -> Floats:
         """The trained handles to (columns, K)."""

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from blindtune.errors import InputError
 from blindtune.kernels.layout import Layout
-from blindtune.kernels.packing import Slots, pack_block, pack_lanes, unpack_weights
+from blindtune.kernels.packing import Slots, pack_block, pack_lanes, pack_weights, unpack_weights
 from blindtune.models.heads import Encoded, Head
 
 Floats = NDArray[np.float64]
@@ -85,6 +85,22 @@ def encode(
                 factor = rate / scaling.rate
                 used = terms[: head.program.terms]
                 yield f"residual-{s}-{k}-{i}", [pack_lanes(factor * t[rows, lanes], layout) for t in used]
+
+
+def encode_weights(weights: Floats, layout: Layout, scaling: Scaling) -> list[Slots]:
+    """Weights on whitened features (columns, K) to the slot vectors of a start bundle; see :func:`decode`.
+
+    Raises:
+        InputError: weights that do not fit the layout, or are not finite.
+    """
+    columns, outputs = weights.shape
+    if columns > layout.columns or outputs > layout.lanes * layout.weight_blocks:
+        raise InputError(f"weights of shape {weights.shape} do not fit the layout")
+    if not np.isfinite(weights).all():
+        raise InputError("weights that are not finite", remedy="Lower the learning rate.")
+    scaled = weights / scaling.weight_factor
+    blocks = [scaled[:, k * layout.lanes : (k + 1) * layout.lanes] for k in range(layout.weight_blocks)]
+    return [slots for block in blocks for slots in pack_weights(block, layout)]
 
 
 def decode(slots: list[Slots], layout: Layout, scaling: Scaling, columns: int, outputs: int) -> Floats:

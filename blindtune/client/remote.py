@@ -91,7 +91,10 @@ class Remote:
         self._http.close()
 
     def submit(self, bundles: Sequence[Path], on_bytes: Callable[[int], None] = lambda _: None) -> None:
-        """Upload bundles of keys or data; parts that the server has already are not sent again.
+        """Upload bundles of keys, data or weights to start from.
+
+        Parts that the server has already are not sent again. Other weights to start from take the place of
+        earlier ones, and the study can be trained anew.
 
         Args:
             on_bytes: called with bytes that are there; negative when a part has to be sent again.

@@ -10,16 +10,27 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors.numpy import load_file, save_file
+from safetensors import SafetensorError
+from safetensors.numpy import load_file
 
 from blindtune.errors import FederationError
 from blindtune.federation.agreement import Agreement
 from blindtune.federation.channel import Channel, Request
+from blindtune.federation.contributions import (
+    STATISTICS,
+    UPDATE,
+    counts_mechanism,
+    model_digest,
+    share,
+    slope_mechanism,
+    statistics_parcel,
+    update_parcel,
+    write_model,
+)
 from blindtune.federation.identity import Roster
-from blindtune.federation.learner import Values, fingerprint
+from blindtune.federation.learner import BINS, Values, fingerprint, macro_auc
 from blindtune.federation.secagg.aggregator import Sum
 from blindtune.federation.secagg.session import Policy
-from blindtune.federation.site import STATISTICS, UPDATE, statistics_parcel, update_parcel
 from blindtune.federation.sums import Proposal, plain_sum, secure_sum
 from blindtune.files import whole_file
 
@@ -35,8 +46,10 @@ class Round:
         number: from 0.
         sites: names of those in the sum.
         excluded: reason by name.
-        confusion: of the model that the round began with, on the sites' validation cases.
-        loss: its mean loss there; None without validation cases.
+        confusion: of the model that the round began with, on the sites' validation cases; noisy in a private
+            study, and of no cases where none are sent.
+        auc: its mean one-vs-rest AUC there, from binned probabilities; None where the loss is.
+        loss: its mean loss there; None without validation cases, and in a private study.
         stopped: sites that stopped early.
         change: Euclidean length of the averaged update.
         attempts: tries that it took.
@@ -45,7 +58,8 @@ class Round:
     number: int
     sites: list[str]
     excluded: dict[str, str]
-    confusion: list[list[int]]
+    confusion: list[list[float]]
+    auc: float | None
     loss: float | None
     stopped: int
     change: float
@@ -63,12 +77,12 @@ class Progress:
     """A study so far, as it is kept on disk.
 
     Attributes:
-        totals: training images by class.
+        counted: whether the sums before the first round are known.
         rounds: done.
         attempt: sums proposed so far; no two sums of a study share one.
     """
 
-    totals: list[int] = field(default_factory=list)
+    counted: bool = False
     rounds: list[Round] = field(default_factory=list)
     attempt: int = 0
 
@@ -83,6 +97,10 @@ class Coordinator:
         directory: where the study is kept after every round; one that holds the same study is resumed.
         start: the initial model.
         policy: gives the threshold that is proposed; sites refuse a lower one than their own.
+
+    Attributes:
+        values: the model so far.
+        totals: sums over the confederation's training data, by name.
 
     Raises:
         FederationError: a start that is not the plan's, or a directory of another study.
@@ -103,6 +121,7 @@ class Coordinator:
         self._threshold = (policy or Policy()).threshold(len(roster))
         directory.mkdir(parents=True, exist_ok=True)
         self.values, self.progress = start, Progress()
+        self.totals: dict[str, NDArray[np.float64]] = {}
         self._resume()
 
     def run(self) -> Iterator[Round]:
@@ -111,7 +130,7 @@ class Coordinator:
         Raises:
             FederationError: too few sites for a sum, several times over; run again to go on.
         """
-        if not self.progress.totals:
+        if not self.progress.counted:
             self._statistics()
         for number in range(len(self.progress.rounds), self.agreement.rounds):
             done = self._round(number)
@@ -122,40 +141,56 @@ class Coordinator:
                 break
 
     def _statistics(self) -> None:
-        request = Request(STATISTICS, b"{}")
-        total, _ = self._sum(STATISTICS, 0, request, statistics_parcel(self.agreement).length)
-        images = statistics_parcel(self.agreement).unpack(total.values)["images"]
-        self.progress.totals = [int(n) for n in images]
+        parcel = statistics_parcel(self.agreement)
+        if parcel:
+            total, _ = self._sum(STATISTICS, 0, Request(STATISTICS, b"{}"), parcel.length)
+            self.totals = parcel.unpack(total.values)
+        self.progress.counted = True
         self._keep()
 
     def _round(self, number: int) -> Round:
-        agreement = self.agreement
-        head = json.dumps({"round": number, "totals": self.progress.totals}).encode()
-        request = Request(UPDATE, head, self.values.astype("<f4", copy=False).tobytes())
-        parcel = update_parcel(agreement)
+        plan = self.agreement
+        request = Request(
+            UPDATE, json.dumps({"round": number}).encode(), write_model(self.values, self.totals)
+        )
+        parcel = update_parcel(plan)
         total, attempts = self._sum(UPDATE, number, request, parcel.length)
-        found = parcel.unpack(total.values)
-        weight = float(found["weight"][0])
-        # A round in which every site has stopped leaves the model as it is.
-        update = found["update"] / weight if weight > 1e-6 else np.zeros(agreement.parameters)
+        found, names = parcel.unpack(total.values), [self._roster.names[n - 1] for n in total.members]
+        update = self._update(found, names)
         self.values = (self.values + update).astype(np.float32)
-        k = len(agreement.classes)
-        confusion: NDArray[np.int64] = found["confusion"].astype(np.int64).reshape(k, k)
-        cases = int(confusion.sum())
+        k = len(plan.classes)
+        confusion = found.get("confusion", np.zeros(k * k)).reshape(k, k)
+        if plan.privacy and plan.privacy.validation:
+            confusion = np.maximum(0, confusion * counts_mechanism(plan, plan.privacy).step)
+        cases = confusion.sum()
         return Round(
             number=number,
-            sites=[self._roster.names[n - 1] for n in total.members],
+            sites=names,
             excluded={self._roster.names[n - 1]: why for n, why in total.excluded.items()},
             confusion=confusion.tolist(),
-            loss=float(found["loss"][0]) / cases if cases else None,
-            stopped=int(found["stopped"][0]),
+            auc=macro_auc(found["histogram"].reshape(k, 2, BINS)) if "histogram" in found else None,
+            loss=float(found["loss"][0]) / cases if "loss" in found and cases else None,
+            stopped=int(found["stopped"][0]) if "stopped" in found else 0,
             change=float(np.linalg.norm(update)),
             attempts=attempts,
         )
 
+    def _update(self, found: dict[str, NDArray[np.float64]], names: list[str]) -> NDArray[np.float64]:
+        """What a round changes the model by, from its sums over the sites named."""
+        plan, private = self.agreement, self.agreement.privacy
+        if private is None:
+            weight = float(found["weight"][0])
+            # A round in which every site has stopped leaves the model as it is.
+            return found["update"] / weight if weight > 1e-6 else np.zeros(plan.parameters)
+        if private.where == "local":
+            return found["update"] / sum(share(plan, private, n) for n in names)
+        expected = private.sampling * sum(private.patients[n] for n in names)
+        slope = found["slope"] * slope_mechanism(plan, private).step / expected
+        return -plan.local.rate * (slope + plan.local.decay * self.values)
+
     def _sum(self, purpose: str, number: int, request: Request, length: int) -> tuple[Sum, int]:
         """Have sites prepare, and sum what they hold; tried again when too many drop out on the way."""
-        model = fingerprint(self.values)
+        model = model_digest(self.values, self.totals)
         for attempt in range(1, ATTEMPTS + 1):
             present, refused = self._present()
             answers = self._channel.ask(dict.fromkeys(present, request))
@@ -208,10 +243,10 @@ class Coordinator:
 
     def _keep(self) -> None:
         """Model and progress in one file each, the progress last: it names the model that it belongs to."""
-        name = f"model-{len(self.progress.rounds)}.safetensors"
+        name = f"model-{len(self.progress.rounds)}-{int(self.progress.counted)}.safetensors"
         if not (self._directory / name).is_file():
             with whole_file(self._directory / name) as path:
-                save_file({"values": self.values}, path)
+                path.write_bytes(write_model(self.values, self.totals))
         told: dict[str, Any] = {"plan": self.agreement.digest, "model": name, **asdict(self.progress)}
         with whole_file(self._directory / "study.json") as path:
             path.write_text(json.dumps(told, indent=1))
@@ -226,9 +261,11 @@ class Coordinator:
         try:
             told = json.loads(path.read_text())
             rounds = [Round(**r) for r in told["rounds"]]
-            values = load_file(self._directory / told["model"])["values"]
-            same = told["plan"] == self.agreement.digest and values.shape == (self.agreement.parameters,)
-        except (ValueError, KeyError, TypeError, OSError) as error:
+            same = told["plan"] == self.agreement.digest
+            progress = Progress(bool(told["counted"]), rounds, int(told["attempt"]))
+            arrays = load_file(self._directory / Path(told["model"]).name)
+            values = arrays.pop("values")
+        except (ValueError, KeyError, TypeError, OSError, SafetensorError) as error:
             raise FederationError(
                 "the study kept here is damaged",
                 where=self._directory.name,
@@ -238,5 +275,5 @@ class Coordinator:
             raise FederationError(
                 "another study is kept here", where=self._directory.name, remedy="Choose another directory."
             )
-        self.values = values
-        self.progress = Progress(told["totals"], rounds, told["attempt"])
+        self.values, self.progress = values, progress
+        self.totals = {name.removeprefix("total."): a for name, a in arrays.items()}

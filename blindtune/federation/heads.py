@@ -1,17 +1,23 @@
-"""Softmax regression on frozen features: the smallest learner, and the head-only path of federation."""
+"""A linear head on frozen features: the smallest learner, and the head-only path of federation."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
 from blindtune.errors import FederationError
-from blindtune.federation.agreement import Local
-from blindtune.federation.learner import Scores, Values, class_weights, local_batches
+from blindtune.federation.agreement import HeadModel, Local
+from blindtune.federation.contributions import moments, row_moments
+from blindtune.federation.learner import Totals, Values, class_weights, local_batches
+from blindtune.models.heads import Head, one_vs_rest
+from blindtune.models.whitening import Whitening
 
-Floats = NDArray[np.float32]
+Floats = NDArray[np.float64]
+ROWS_AT_ONCE = 256
+"""Rows whose gradients are in memory together."""
 
 
 @dataclass(frozen=True)
@@ -21,15 +27,19 @@ class Cases:
     Args:
         features: shape (n, d).
         labels: class numbers, shape (n,).
+        patients: patient numbers, shape (n,); every case is a patient's only one if left out.
 
     Raises:
         FederationError: shapes that do not fit, or features that are not numbers.
     """
 
-    features: Floats
+    features: NDArray[np.float32]
     labels: NDArray[np.int64]
+    patients: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
 
     def __post_init__(self) -> None:
+        patients = patients_of(self.labels, self.patients)
+        object.__setattr__(self, "patients", patients)
         if self.features.ndim != 2 or self.labels.shape != self.features.shape[:1]:
             raise FederationError(
                 f"features of shape {self.features.shape} with labels of shape {self.labels.shape}",
@@ -40,74 +50,170 @@ class Cases:
             raise FederationError("features that are not numbers", where="site", remedy="Look at the scans.")
 
 
+def patients_of(labels: NDArray[np.int64], patients: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Patient numbers of cases: their own, or one each.
+
+    Raises:
+        FederationError: as many patients as there are not labels.
+    """
+    found = patients if len(patients) else np.arange(len(labels))
+    if found.shape != labels.shape:
+        raise FederationError(
+            f"patients of shape {found.shape} with labels of shape {labels.shape}", where="site"
+        )
+    return found
+
+
 class HeadLearner:
-    """A linear softmax head: weights (classes, d) and biases (classes,), one after the other.
+    """A linear head: weights (classes, columns) and biases (classes,), one after the other.
 
     Args:
+        model: what the plan says of it.
         training, validation: this site's cases, of the same patients in neither both.
         classes: how many.
         local: what is done between two syncs.
         seed: of the order of batches; from the system's entropy if None.
+
+    Attributes:
+        training, validation: as given.
+
+    Raises:
+        FederationError: features or labels that do not fit the plan.
     """
 
     def __init__(
-        self, training: Cases, validation: Cases, classes: int, local: Local, seed: int | None = None
+        self,
+        model: HeadModel,
+        training: Cases,
+        validation: Cases,
+        classes: int,
+        local: Local,
+        seed: int | None = None,
     ) -> None:
         for cases in (training, validation):
-            if cases.features.shape[1] != training.features.shape[1]:
-                raise FederationError("training and validation features of different lengths", where="site")
+            if cases.features.shape[1] != model.features:
+                raise FederationError(
+                    f"rows of {cases.features.shape[1]} features, the plan has {model.features}",
+                    where="site",
+                    remedy="Use the plan's backbone.",
+                )
             if len(cases.labels) and not 0 <= cases.labels.min() <= cases.labels.max() < classes:
                 raise FederationError(
                     "a label that is no class of the plan", where="site", remedy="Compare the class names."
                 )
-        self._training, self._validation, self._classes, self._local = training, validation, classes, local
+        if len(training.labels) > model.rows:
+            raise FederationError(
+                f"more training rows than the plan's {model.rows:,}",
+                where="site",
+                remedy="Agree on a larger number of rows.",
+            )
+        self.training, self.validation = training, validation
+        self._model, self._classes, self._local = model, classes, local
         self._random = np.random.default_rng(seed)
+        self._whitening: Whitening | None = None
+        self._x, self._held = (c.features.astype(np.float64) for c in (training, validation))
+        self._weights: Floats = np.ones((len(training.labels), classes))
 
-    @property
-    def parameters(self) -> int:
-        """Length of the values."""
-        return self._classes * (int(self._training.features.shape[1]) + 1)
+    def summands(self, rows: NDArray[np.int64]) -> Iterator[Floats]:
+        """Moments of single rows."""
+        return row_moments(self._model, self.training.features[rows])
 
-    def counts(self) -> NDArray[np.int64]:
-        """Training cases by class."""
-        return np.bincount(self._training.labels, minlength=self._classes).astype(np.int64)
+    def begin(self, totals: Totals) -> None:
+        """Whiten by the confederation's moments, and weigh classes by its counts."""
+        self._whitening = agreed_whitening(self._model, totals)
+        x, held = self.training.features, self.validation.features
+        if self._whitening is None:
+            self._x, self._held = x.astype(np.float64), held.astype(np.float64)
+        else:
+            self._x, self._held = (self._whitening.apply(rows)[:, :-1] for rows in (x, held))
+        if self._local.class_weights:
+            self._weights = self._class_weights(totals["images"])
 
-    def train(self, values: Values, totals: NDArray[np.int64]) -> Values:
-        """Local steps of minibatch gradient descent on the cross-entropy."""
-        local, n = self._local, len(self._training.labels)
+    def train(self, values: Values) -> Values:
+        """Local steps of minibatch gradient descent."""
+        local, n = self._local, len(self.training.labels)
         found, velocity = values.astype(np.float64), np.zeros(len(values))
-        weights = class_weights(totals) if local.class_weights else np.ones(self._classes)
         for batch in local_batches(n, local, self._random.permutation):
-            slope = self._slope(found, batch, weights) + local.decay * found
-            slope += local.proximal * (found - values)
+            apart, x = self._residuals(found, batch), self._x[batch]
+            slope = np.concatenate([(apart.T @ x).ravel(), apart.sum(axis=0)]) / len(batch)
+            slope += local.decay * found + local.proximal * (found - values)
             velocity = local.momentum * velocity + slope
             found = found - local.rate * velocity
         return found.astype(np.float32)
 
-    def evaluate(self, values: Values) -> Scores:
-        """Confusion and mean cross-entropy on the validation cases."""
-        k, cases = self._classes, self._validation
-        confusion = np.zeros((k, k), np.int64)
-        if not len(cases.labels):
-            return Scores(confusion, 0.0)
-        told = self._probabilities(values.astype(np.float64), cases.features)
-        np.add.at(confusion, (cases.labels, told.argmax(axis=1)), 1)
-        right = told[np.arange(len(cases.labels)), cases.labels]
-        return Scores(confusion, float(-np.log(np.maximum(right, 1e-12)).mean()))
+    def slopes(self, values: Values, rows: NDArray[np.int64]) -> Iterator[Floats]:
+        """Gradients of single rows."""
+        for start in range(0, len(rows), ROWS_AT_ONCE):
+            piece = rows[start : start + ROWS_AT_ONCE]
+            apart = self._residuals(values.astype(np.float64), piece)
+            products = apart[:, :, None] * self._x[piece][:, None, :]
+            yield np.hstack([products.reshape(len(piece), -1), apart])
 
-    def _probabilities(self, values: NDArray[np.float64], features: Floats) -> NDArray[np.float64]:
+    def predict(self, values: Values) -> Floats:
+        """Probabilities of the validation cases."""
+        return softmax(self._logits(values.astype(np.float64), self._held))
+
+    def _logits(self, values: Floats, x: Floats) -> Floats:
         k = self._classes
-        weights, biases = values[:-k].reshape(k, -1), values[-k:]
-        logits = features @ weights.T + biases
-        shifted = np.exp(logits - logits.max(axis=1, keepdims=True))
-        found: NDArray[np.float64] = shifted / shifted.sum(axis=1, keepdims=True)
-        return found
+        return np.asarray(x @ values[:-k].reshape(k, -1).T + values[-k:])
 
-    def _slope(
-        self, values: NDArray[np.float64], rows: NDArray[np.int64], weights: NDArray[np.float64]
-    ) -> NDArray[np.float64]:
-        x, y = self._training.features[rows].astype(np.float64), self._training.labels[rows]
-        apart = self._probabilities(values, self._training.features[rows])
-        apart[np.arange(len(rows)), y] -= 1
-        apart *= weights[y, None] / len(rows)
-        return np.concatenate([(apart.T @ x).ravel(), apart.sum(axis=0)])
+    def _residuals(self, values: Floats, rows: NDArray[np.int64]) -> Floats:
+        """The loss's derivative by the logits, shape (rows, classes)."""
+        logits = self._logits(values, self._x[rows])
+        truth = np.eye(self._classes)[self.training.labels[rows]]
+        if self._model.loss == "softmax":
+            apart = softmax(logits) - truth
+        else:
+            apart = self._sigmoid(logits) - (truth - 0.5)
+        return np.asarray(apart * self._weights[rows])
+
+    def _sigmoid(self, logits: Floats) -> Floats:
+        """The logistic function less a half; in blind rounds the polynomial that stands for it."""
+        if not self._model.blind:
+            return 0.5 * np.tanh(logits / 2)
+        head = blind_head(self._model, self._local)
+        powers = np.arange(1, head.degree + 1, 2)
+        return np.asarray((logits[..., None] ** powers) @ head.coefficients)
+
+    def _class_weights(self, images: Floats) -> Floats:
+        labels = self.training.labels
+        if self._model.loss == "softmax":
+            return np.repeat(class_weights(images)[labels][:, None], self._classes, axis=1)
+        # Every class against the rest, both sides weighing the same.
+        share = np.clip(images / images.sum(), 1e-9, 1 - 1e-9)
+        return np.asarray(np.where(np.eye(self._classes)[labels] > 0, 0.5 / share, 0.5 / (1 - share)))
+
+
+def agreed_whitening(model: HeadModel, totals: Totals) -> Whitening | None:
+    """The whitening that all sites make of the confederation's moments; None if the plan has none.
+
+    Args:
+        totals: with ``moments``, and the rows they are of as ``rows`` (one value).
+    """
+    if not model.directions:
+        return None
+    total, second = moments(model, totals["moments"])
+    found = Whitening.from_moments(
+        round(float(totals["rows"][0])), total, second, model.directions, model.epsilon, "study"
+    )
+    # Directions have no sign of their own: sites with other libraries must not choose another.
+    largest = np.abs(found.transform).argmax(axis=0)
+    signs = np.sign(found.transform[largest, np.arange(model.directions)])
+    return Whitening(found.mean, found.transform * signs, found.epsilon, found.owner)
+
+
+def blind_head(model: HeadModel, local: Local) -> Head:
+    """The head whose single step is a blind round."""
+    return one_vs_rest(
+        degree=model.degree,
+        interval=model.interval,
+        learning_rates=(local.rate,),
+        balanced=False,
+        started=True,
+    )
+
+
+def softmax(logits: Floats) -> Floats:
+    """Logits to probabilities, shape (n, classes)."""
+    shifted = np.exp(logits - logits.max(axis=1, keepdims=True, initial=-np.inf))
+    return np.asarray(shifted / shifted.sum(axis=1, keepdims=True))

@@ -46,8 +46,10 @@ class Identity:
         """Write the key, mode 0600, as PKCS #8; never replaces one.
 
         Raises:
-            KeyFileError: the file exists or cannot be written.
+            KeyFileError: the file exists or cannot be written, or the passphrase is empty.
         """
+        if passphrase == "":
+            raise KeyFileError("an empty passphrase", where=path.name, remedy="Give one, or none at all.")
         cipher = (
             serialization.BestAvailableEncryption(passphrase.encode())
             if passphrase is not None

@@ -56,7 +56,7 @@ class Parcel:
         """Values of the whole vector."""
         return sum(p.length for p in self.parts)
 
-    def pack(self, values: Mapping[str, ArrayLike]) -> NDArray[np.float32]:
+    def pack(self, values: Mapping[str, ArrayLike]) -> NDArray[np.float64]:
         """A site's vector, each value in [-1, 1].
 
         Raises:
@@ -84,7 +84,7 @@ class Parcel:
                 )
             out[at : at + part.length] = given / part.bound
             at += part.length
-        return out.astype(np.float32)
+        return out
 
     def unpack(self, total: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
         """The parts of a sum."""

@@ -17,6 +17,9 @@ from blindtune.errors import MissingPackageError, PrivacyError
 COARSE, GRID, FINE, SMALL = 1e-3, 1e-4, 1e-6, 0.05
 """Steps of the discretised privacy loss: in a search, for an answer, and for one below the small epsilon."""
 
+HOPELESS = 2000.0
+"""Mean privacy loss beyond which nothing is protected, nor worth the memory of counting it."""
+
 
 @dataclass(frozen=True, order=True)
 class Release:
@@ -129,6 +132,8 @@ def _event(releases: Sequence[Release]) -> Any:
 
 def _epsilon(releases: Sequence[Release], delta: float, grid: float) -> float:
     event = _event(releases)
+    if any(0.5 / r.noise**2 * (r.count if r.sampling == 1 else 1) > HOPELESS for r in releases):
+        return math.inf
     from dp_accounting.pld import PLDAccountant
 
     accountant = PLDAccountant(value_discretization_interval=grid)

@@ -36,7 +36,7 @@ from blindtune.wire.manifest import (
 
 Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[None]]
 Study = Annotated[Identifier, PathParameter()]
-Kind = Annotated[Literal["keys", "data"], PathParameter()]
+Kind = Annotated[Literal["keys", "data", "start"], PathParameter()]
 Name = Annotated[PartName, PathParameter()]
 Whose = Annotated[Member, PathParameter()]
 
@@ -106,7 +106,7 @@ def create_app(store: Store, token: str, *, lifespan: Lifespan | None = None) ->
 
     @api.post("/start", status_code=202)
     def start(study: Known) -> dict[str, Any]:
-        keys, data = store.bundles(study)
+        keys, data, _ = store.bundles(study)
         check_memory(keys.manifest, [b.manifest for b in data])
         store.states.queue(study)
         return status(study)

@@ -105,9 +105,9 @@ class States:
                 "VALUES (?, ?, 'uploading', ?, ?)",
                 (study, header, now, now),
             )
-            # A study has one bundle of keys, whoever brings it.
+            # A study has one bundle of keys and one of weights to start from, whoever brings it.
             db.execute(
-                "DELETE FROM parts WHERE study = ? AND kind = ? AND (member = ? OR kind = 'keys')", key
+                "DELETE FROM parts WHERE study = ? AND kind = ? AND (member = ? OR kind <> 'data')", key
             )
             db.executemany(
                 "INSERT INTO parts VALUES (?, ?, ?, ?, ?, ?)",
@@ -126,6 +126,15 @@ class States:
     def ready(self, study: str) -> None:
         """All bundles of an uploading study are there."""
         self._move(study, ("uploading",), "ready")
+
+    def reopen(self, study: str) -> None:
+        """A study that is complete or trained waits for a bundle again.
+
+        Raises:
+            PlanError: it is queued or running.
+        """
+        if not self._move(study, ("uploading", "ready", "done", "failed", "cancelled"), "uploading"):
+            raise PlanError("the study is queued or running", remedy="Wait until it is done, or cancel it.")
 
     def queue(self, study: str) -> None:
         """Put a complete study at the end of the queue; nothing changes when it is there or running.

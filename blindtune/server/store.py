@@ -3,6 +3,7 @@
     data_dir/state.sqlite
     data_dir/studies/<study>/keys/             bundles; <name>.partial while parts are missing
                             /data/<member>/
+                            /start/            weights that the next training starts from, if it wants them
                             /head/
                             /incoming/         parts on their way, swept at each start
                             /timing.json
@@ -25,7 +26,7 @@ from blindtune.errors import BundleError, InputError, PlanError
 from blindtune.server.states import States
 from blindtune.wire.bundle import MANIFEST, PARTS, Bundle
 from blindtune.wire.manifest import Manifest, Part, parse_manifest
-from blindtune.wire.study import check_study
+from blindtune.wire.study import check_start, check_study
 
 
 class Store:
@@ -73,12 +74,16 @@ class Store:
                     remedy="Encrypt with the study's key and plan, or delete the study here first.",
                 )
             if place.is_dir():
-                if _text(place) != text:
+                if _text(place) == text:
+                    return []
+                if manifest.kind != "start":
                     raise PlanError(
                         f"another bundle of {manifest.kind} is here already",
                         remedy="Delete the study here to upload it anew.",
                     )
-                return []
+                # Other weights: the study is trained anew from them.
+                self.states.reopen(study)
+                shutil.rmtree(place)
             partial = _partial(place)
             if _text(partial) != text:
                 shutil.rmtree(partial, ignore_errors=True)
@@ -156,30 +161,36 @@ class Store:
             "members": members,
             "uploaded": [m for m in members if self._place(study, "data", m).is_dir()],
             "keys": self._place(study, "keys", "").is_dir(),
+            "start": self._place(study, "start", "").is_dir() if _started(row) else None,
             "progress": self.states.progress(study),
         }
 
-    def bundles(self, study: str) -> tuple[Bundle, list[Bundle]]:
-        """A study's keys and its members' data, checked against each other.
+    def bundles(self, study: str) -> tuple[Bundle, list[Bundle], Bundle | None]:
+        """A study's keys, its members' data and its weights to start from, checked against each other.
 
         Raises:
-            PlanError: keys or a member's data are missing, or they do not make one study.
+            PlanError: something is missing, or they do not make one study.
         """
         row = self.states.study(study)
         members = json.loads(row["header"])["members"] if row else []
         missing = [m for m in members if not self._place(study, "data", m).is_dir()]
         if not self._place(study, "keys", "").is_dir():
             missing.append("the evaluation keys")
+        started = row is not None and _started(row)
+        if started and not self._place(study, "start", "").is_dir():
+            missing.append("the weights to start from")
         if missing or not members:
             named = ", ".join(missing[:5]) + (" and more" if len(missing) > 5 else "")
             raise PlanError(f"not uploaded yet: {named}", remedy="Submit what is missing, then start.")
         try:
             keys = Bundle(self._place(study, "keys", ""), insecure=self.insecure)
             data = [Bundle(self._place(study, "data", m), insecure=self.insecure) for m in members]
+            start = Bundle(self._place(study, "start", ""), insecure=self.insecure) if started else None
             check_study(keys, data)
+            check_start(keys, start)
         except BundleError as error:
             raise PlanError(error.what, remedy=error.remedy) from error
-        return keys, data
+        return keys, data, start
 
     def delete(self, study: str) -> None:
         """Forget a study and remove its files.
@@ -221,11 +232,12 @@ class Store:
         return parse_manifest((self.head(study) / MANIFEST).read_bytes(), insecure=self.insecure)
 
     def _place(self, study: str, kind: str, member: str) -> Path:
-        return self.directory(study) / ("keys" if kind == "keys" else f"data/{member}")
+        return self.directory(study) / (f"data/{member}" if kind == "data" else kind)
 
     def _settle(self, study: str) -> None:
         status = self.status(study)
-        if status and status["keys"] and status["uploaded"] == status["members"]:
+        complete = status and status["keys"] and status["uploaded"] == status["members"]
+        if status and complete and status["start"] is not False:
             self.states.ready(study)
 
 
@@ -233,6 +245,11 @@ def _header(manifest: Manifest) -> str:
     """What all bundles of a study share."""
     shared = manifest.model_dump(include={"key", "members", "engine", "parameters", "program"})
     return json.dumps(shared, sort_keys=True)
+
+
+def _started(row: dict[str, Any]) -> bool:
+    """Whether a study's training starts from weights of its owner's."""
+    return bool(json.loads(row["header"])["program"]["started"])
 
 
 def _text(bundle: Path) -> str:

@@ -29,7 +29,7 @@ from blindtune.kernels.machine import Machine, this_machine
 from blindtune.kernels.training import Program, Progress, Trainer
 from blindtune.server.states import JobProgress
 from blindtune.server.store import Store
-from blindtune.wire.study import check_study, dumped, load_engine, load_trainer, write_head
+from blindtune.wire.study import check_study, dumped, load_engine, load_start, load_trainer, write_head
 
 PAUSE = 0.25
 """Seconds between two records of progress."""
@@ -93,13 +93,14 @@ class Job:
         """
         store, study = self._store, self._study
         shutil.rmtree(store.head(study), ignore_errors=True)
-        keys, data = store.bundles(study)
+        keys, data, start = store.bundles(study)
         p, program = keys.manifest.checked_parameters, keys.manifest.checked_program
         self._steps, self._levels = program.steps, p.levels
-        total = keys.size + sum(b.size for b in data)
-        start = time.perf_counter()
+        everything = [keys, *data, *([start] if start else [])]
+        total = sum(b.size for b in everything)
+        began = time.perf_counter()
         on_part = self._counter("verify", total)
-        for bundle in (keys, *data):
+        for bundle in everything:
             bundle.verify(on_part)
         verified = time.perf_counter()
         layout = check_study(keys, data)
@@ -107,20 +108,20 @@ class Job:
         # What training will need is taken beside the loading: too little is found out now, not half way.
         with ThreadPoolExecutor(1) as ahead:
             reserved = ahead.submit(engine.reserve, cost.working_bytes(layout, program, p))
-            trainer = load_trainer(
-                engine, layout, data, self._counter("load", total - keys.size), threads=self._cores
-            )
+            on_part = self._counter("load", sum(b.size for b in data))
+            trainer = load_trainer(engine, layout, data, on_part, threads=self._cores)
+            first = load_start(engine, layout, start) if start else None
             reserved.result()
         self._watch.sample()
         planned, machine = cost.count(layout, program, p), this_machine()
         loaded = time.perf_counter()
         ledger = engine.ledger = Ledger()
-        weights, phases = self._train(trainer, program, planned, machine)
+        weights, phases = self._train(trainer, program, first, planned, machine)
         trained = time.perf_counter()
         write_head(store.head(study), keys.manifest, dumped(trainer, weights))
         timing = {
             "cores": self._cores,
-            "seconds_verifying": verified - start,
+            "seconds_verifying": verified - began,
             "seconds_loading": loaded - verified,
             "seconds_training": trained - loaded,
             "seconds_predicted": machine.total(planned, p.ring_degree),
@@ -147,7 +148,12 @@ class Job:
         store.states.finish(study)
 
     def _train(
-        self, trainer: Trainer, program: Program, planned: Ledger, machine: Machine
+        self,
+        trainer: Trainer,
+        program: Program,
+        first: list[list[Ciphertext]] | None,
+        planned: Ledger,
+        machine: Machine,
     ) -> tuple[list[list[Ciphertext]], dict[tuple[int, str], float]]:
         """The weights, and the seconds of each step's phases."""
         ledger, ring_degree = trainer.engine.ledger, trainer.engine.parameters.ring_degree
@@ -172,7 +178,7 @@ class Job:
                     )
                 )
 
-            weights = trainer.train(program, on_progress)
+            weights = trainer.train(program, on_progress, first)
             self._watch.sample()
         return weights, phases
 

@@ -64,6 +64,7 @@ class ProgramModel(_Model):
     sets: Annotated[list[Annotated[int, Field(ge=0, le=63)]], Field(max_length=64)]
     retain: Annotated[list[Annotated[float, Field(ge=-1, le=1)]], Field(max_length=64)]
     momentum: Annotated[list[Annotated[float, Field(ge=-1, le=1)]], Field(max_length=64)] = []
+    started: bool = False
 
 
 class EngineModel(_Model):
@@ -85,7 +86,8 @@ class Manifest(_Model):
     """What a bundle is.
 
     Attributes:
-        kind: ``keys`` (evaluation keys), ``data`` (a member's encrypted study), ``head`` (the result).
+        kind: ``keys`` (evaluation keys), ``data`` (a member's encrypted study), ``start`` (weights that a
+            training starts from), ``head`` (the result).
         study: random identifier of the study.
         members: all members whose data the study trains on.
         member: whose bundle this is.
@@ -94,7 +96,7 @@ class Manifest(_Model):
 
     format: Literal["blindtune-bundle"] = "blindtune-bundle"
     version: Literal[1] = 1
-    kind: Literal["keys", "data", "head"]
+    kind: Literal["keys", "data", "start", "head"]
     study: Identifier
     members: Annotated[list[Member], Field(min_length=1, max_length=1000)]
     member: Member
@@ -121,7 +123,7 @@ class Manifest(_Model):
     def checked_program(self) -> Program:
         """The program, checked."""
         m = self.program
-        return Program(m.steps, m.degree, tuple(m.sets), tuple(m.retain), tuple(m.momentum))
+        return Program(m.steps, m.degree, tuple(m.sets), tuple(m.retain), tuple(m.momentum), m.started)
 
     @property
     def keys(self) -> KeySet:
@@ -155,6 +157,7 @@ def program_model(program: Program) -> ProgramModel:
         sets=list(program.sets),
         retain=list(program.retain),
         momentum=list(program.momentum),
+        started=program.started,
     )
 
 
@@ -212,6 +215,10 @@ def expected_parts(manifest: Manifest) -> dict[str, tuple[int, int]]:
     ciphertext, key = blob.fresh_bytes(p), blob.key_bytes(p)
     if manifest.kind == "keys":
         return {"relinearisation": (1, key), "galois": (len(layout.keys().rotations) + 1, key)}
+    if manifest.kind == "start":
+        if not program.started:
+            raise BundleError("weights to start from, for a program that starts from zero")
+        return {"weights": (layout.weight_blocks * len(layout.widths), ciphertext)}
     if manifest.kind == "head":
         return {"weights": (layout.weight_blocks * len(layout.widths), blob.largest_bytes(p))}
     parts = {}

@@ -46,6 +46,39 @@ def check_study(keys: Bundle, data: Sequence[Bundle]) -> Layout:
     return replace(first.checked_layout, row_blocks=sum(b.manifest.layout.row_blocks for b in data))
 
 
+def check_start(keys: Bundle, start: Bundle | None) -> None:
+    """Check that weights to start from belong to a study's keys, and are there if its program calls for them.
+
+    Raises:
+        BundleError: another kind, study, key, packing or program, or missing.
+    """
+    first = keys.manifest
+    if start is None:
+        if first.checked_program.started:
+            raise BundleError("the weights to start from are missing", remedy="Submit them, then start.")
+        return
+    m = start.manifest
+    same = (m.kind, m.study, m.key, m.parameters, m.program) == (
+        "start",
+        first.study,
+        first.key,
+        first.parameters,
+        first.program,
+    )
+    if not same or replace(m.checked_layout, row_blocks=1) != replace(first.checked_layout, row_blocks=1):
+        raise BundleError("the weights to start from belong to another study")
+
+
+def load_start(engine: Engine, layout: Layout, start: Bundle) -> list[list[Ciphertext]]:
+    """Weights to start from, by weight block and column block.
+
+    Raises:
+        BundleError: an item that is not a fresh ciphertext of this study.
+    """
+    found, columns = _fresh(engine, start, "weights", 1), len(layout.widths)
+    return [found[k * columns : (k + 1) * columns] for k in range(layout.weight_blocks)]
+
+
 def load_engine(keys: Bundle, cores: int = 1) -> Engine:
     """An evaluation engine from a bundle of keys, on so many threads."""
     m = keys.manifest
@@ -90,7 +123,13 @@ def load_trainer(
 
 
 def train_here(
-    keys: Path, data: Sequence[Path], target: Path, *, cores: int = 1, insecure: bool = False
+    keys: Path,
+    data: Sequence[Path],
+    target: Path,
+    *,
+    start: Path | None = None,
+    cores: int = 1,
+    insecure: bool = False,
 ) -> None:
     """Train bundles in this process, as a server would, and write the encrypted head's bundle.
 
@@ -99,6 +138,7 @@ def train_here(
     Args:
         keys, data: bundle directories.
         target: the head's bundle, made.
+        start: bundle of the weights to start from, for a program that wants them.
         cores: threads.
 
     Raises:
@@ -106,12 +146,16 @@ def train_here(
     """
     key_bundle = Bundle(keys, insecure=insecure)
     bundles = [Bundle(path, insecure=insecure) for path in data]
-    for bundle in (key_bundle, *bundles):
+    started = Bundle(start, insecure=insecure) if start else None
+    for bundle in (key_bundle, *bundles, *([started] if started else [])):
         bundle.verify()
     layout = check_study(key_bundle, bundles)
-    manifest = key_bundle.manifest
-    trainer = load_trainer(load_engine(key_bundle, cores), layout, bundles, threads=cores)
-    write_head(target, manifest, dumped(trainer, trainer.train(manifest.checked_program)))
+    check_start(key_bundle, started)
+    manifest, engine = key_bundle.manifest, load_engine(key_bundle, cores)
+    trainer = load_trainer(engine, layout, bundles, threads=cores)
+    first = load_start(engine, layout, started) if started else None
+    weights = trainer.train(manifest.checked_program, start=first)
+    write_head(target, manifest, dumped(trainer, weights))
 
 
 def dumped(trainer: Trainer, weights: Sequence[Sequence[Ciphertext]]) -> list[list[bytes]]:

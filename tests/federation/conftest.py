@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from blindtune.federation.agreement import Agreement, Local
+from blindtune.federation.agreement import Agreement, HeadModel, Local, Privacy
 from blindtune.federation.channel import LocalChannel
 from blindtune.federation.coordinator import Coordinator
 from blindtune.federation.heads import Cases, HeadLearner
@@ -19,6 +19,7 @@ from blindtune.federation.secagg.journal import Journal
 from blindtune.federation.secagg.member import Member
 from blindtune.federation.secagg.session import Policy
 from blindtune.federation.site import Site
+from blindtune.privacy.ledger import Ledger
 
 CLASSES, FEATURES = 3, 5
 ROWS = (40, 25, 60, 30, 20)
@@ -38,27 +39,35 @@ class Study:
 
     def __init__(self, directory: Path, sites: int = 4, policy: Policy | None = None, **plan: Any) -> None:
         self.directory, self.policy = directory, policy or Policy()
+        self.budget = plan.pop("budget", (100.0, 1e-4))
         self.local = Local(**plan.pop("local", {}))
-        self.start = np.zeros(CLASSES * (FEATURES + 1), np.float32)
+        self.names = [f"site-{i}" for i in range(sites)]
+        self.model = HeadModel(features=FEATURES, **plan.pop("model", {}))
+        if "privacy" in plan:
+            patients = {n: ROWS[i] for i, n in enumerate(self.names)}
+            plan["privacy"] = Privacy(patients=patients, **plan["privacy"])
+        self.start = np.zeros(CLASSES * ((self.model.directions or FEATURES) + 1), np.float32)
         told = {"rounds": 3, "classes": ["a", "b", "c"], **plan}
         self.agreement = Agreement(
             study="study",
+            model=self.model,
             parameters=len(self.start),
             start=fingerprint(self.start),
             local=self.local,
             **told,
         )
-        self.names = [f"site-{i}" for i in range(sites)]
         self.identities = {n: Identity.generate() for n in self.names}
         self.roster = Roster({n: i.public for n, i in self.identities.items()})
         self.training = {n: draw(ROWS[i], i) for i, n in enumerate(self.names)}
         self.validation = {n: draw(20, 100 + i) for i, n in enumerate(self.names)}
         self.journals: list[Journal] = []
+        self.ledgers: dict[str, Ledger] = {}
         self.channel = LocalChannel({n: self.site(n).handle for n in self.names})
 
     def learner(self, name: str) -> HeadLearner:
         """A site's learner."""
-        return HeadLearner(self.training[name], self.validation[name], CLASSES, self.local, seed=1)
+        cases = self.training[name], self.validation[name]
+        return HeadLearner(self.model, *cases, CLASSES, self.local, seed=1)
 
     def site(self, name: str, **changed: Any) -> Site:
         """A site as its process makes it when it starts."""
@@ -66,7 +75,10 @@ class Study:
         place.mkdir(parents=True, exist_ok=True)
         self.journals.append(Journal(place / "journal.sqlite"))
         member = Member(name, self.identities[name], self.roster, self.journals[-1], self.policy)
+        if self.agreement.privacy and name not in self.ledgers:
+            self.ledgers[name] = Ledger.create(place / "ledger", *self.budget)
         told = {"agreement": self.agreement, "learner": self.learner(name), **changed}
+        told.setdefault("ledger", self.ledgers.get(name))
         return Site(member, directory=place / "site", **told)
 
     def coordinator(self, name: str = "coordinator") -> Coordinator:
@@ -87,5 +99,5 @@ def study(tmp_path: Path) -> Iterator[Callable[..., Study]]:
 
     yield make
     for found in made:
-        for journal in found.journals:
-            journal.close()
+        for file in (*found.journals, *found.ledgers.values()):
+            file.close()

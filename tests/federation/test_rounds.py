@@ -9,8 +9,9 @@ import pytest
 
 from blindtune.errors import FederationError
 from blindtune.federation.channel import Request
+from blindtune.federation.contributions import read_model, write_model
 from blindtune.federation.heads import Cases, HeadLearner
-from blindtune.federation.learner import fingerprint
+from blindtune.federation.learner import fingerprint, scores
 
 ONE_STEP = {"every": 1, "unit": "batches", "batch": 1000, "rate": 0.5}
 
@@ -20,9 +21,9 @@ def pooled(study, steps, **changed):
     x = np.concatenate([c.features for c in study.training.values()])
     y = np.concatenate([c.labels for c in study.training.values()])
     local = study.local.model_copy(update={"every": steps, **changed})
-    return HeadLearner(Cases(x, y), Cases(x[:0], y[:0]), 3, local, seed=1).train(
-        study.start, np.bincount(y, minlength=3)
-    )
+    everyone = HeadLearner(study.model, Cases(x, y), Cases(x[:0], y[:0]), 3, local, seed=1)
+    everyone.begin({"images": np.bincount(y, minlength=3)})
+    return everyone.train(study.start)
 
 
 @pytest.mark.parametrize("secure", [True, False])
@@ -34,10 +35,8 @@ def test_weighted_single_steps_are_the_pooled_full_batch_steps(study, secure, we
     error = 4 * len(made.names) * made.agreement.bound * 2**-28 * 10
     np.testing.assert_allclose(coordinator.values, pooled(made, 4), atol=max(error, 1e-5), rtol=0)
     assert [r.sites for r in rounds] == [made.names] * 4
-    assert (
-        coordinator.progress.totals
-        == np.bincount(np.concatenate([c.labels for c in made.training.values()]), minlength=3).tolist()
-    )
+    labels = np.concatenate([c.labels for c in made.training.values()])
+    np.testing.assert_array_equal(coordinator.totals["images"], np.bincount(labels, minlength=3))
 
 
 def test_secure_sums_change_nothing_but_the_last_digits(study):
@@ -56,7 +55,7 @@ def test_uniform_averaging_counts_every_site_alike(study):
     made = study(average="uniform", rounds=1, local=ONE_STEP)
     coordinator = made.coordinator()
     list(coordinator.run())
-    each = [made.learner(n).train(made.start, np.ones(3, np.int64)) for n in made.names]
+    each = [made.learner(n).train(made.start) for n in made.names]
     np.testing.assert_allclose(coordinator.values, np.mean(each, axis=0), atol=1e-6)
 
 
@@ -64,8 +63,8 @@ def test_curves_are_of_the_confederation(study):
     made = study(rounds=3, local={"every": 3, "batch": 10})
     coordinator = made.coordinator()
     rounds = list(coordinator.run())
-    scores = [made.learner(n).evaluate(made.start) for n in made.names]
-    np.testing.assert_array_equal(rounds[0].confusion, sum(s.confusion for s in scores))
+    found = [scores(made.validation[n].labels, made.learner(n).predict(made.start)) for n in made.names]
+    np.testing.assert_array_equal(rounds[0].confusion, sum(s.confusion for s in found))
     assert rounds[0].loss == pytest.approx(np.log(3), rel=1e-3)
     assert rounds[-1].loss < rounds[0].loss
     assert rounds[-1].accuracy > rounds[0].accuracy
@@ -132,8 +131,8 @@ class TestSitesThatFail:
         learner = made.learner("site-1")
         train = learner.train
 
-        def bad(values, totals):
-            found = train(values, totals)
+        def bad(values):
+            found = train(values)
             if kind == "raise":
                 raise RuntimeError("patient 17")
             if kind == "shape":
@@ -172,22 +171,49 @@ class TestSitesThatFail:
             made.site("site-0").handle(Request("plain/vector", head))
 
 
+IMAGES = {"images": np.ones(3)}
+
+
 class TestRequestsThatDoNotFit:
     @pytest.mark.parametrize(
-        ("head", "body", "why"),
+        ("head", "values", "totals", "why"),
         [
-            (b"{}", b"", "without its number"),
-            (b'{"round": 99, "totals": [1, 1, 1]}', b"", "does not have"),
-            (b'{"round": 0, "totals": [1, 1]}', b"", "does not have"),
-            (b'{"round": 0, "totals": [1, 1, -1]}', b"", "does not have"),
-            (b'{"round": 0, "totals": [1, 1, 1]}', b"123", "3 bytes"),
-            (b'{"round": 1, "totals": [1, 1, 1]}', b"\xff" * 72, "not numbers"),
-            (b'{"round": 0, "totals": [1, 1, 1]}', b"\x01" * 72, "not the plan's"),
+            (b"{}", np.zeros(18), IMAGES, "without its number"),
+            (b'{"round": 99}', np.zeros(18), IMAGES, "does not have"),
+            (b'{"round": 0}', np.zeros(18), {"images": np.ones(2)}, "not the plan's"),
+            (b'{"round": 0}', np.zeros(18), {}, "not the plan's"),
+            (b'{"round": 0}', np.zeros(17), IMAGES, "not the plan's"),
+            (b'{"round": 0}', np.zeros(9999), IMAGES, "not the plan's"),
+            (b'{"round": 0}', np.zeros(18), {**IMAGES, "moments": np.ones(1)}, "not the plan's"),
+            (b'{"round": 1}', np.full(18, np.nan), IMAGES, "not numbers"),
+            (b'{"round": 0}', np.ones(18), IMAGES, "first model that is not the plan's"),
         ],
     )
-    def test_rounds(self, study, head, body, why):
+    def test_rounds(self, study, head, values, totals, why):
+        body = write_model(values.astype(np.float32), totals)
         with pytest.raises(FederationError, match=why):
             study().site("site-0").handle(Request("update", head, body))
+
+    @pytest.mark.parametrize("body", [b"", b"123", b"\xff" * 72, b"\x08" + bytes(7) + b"[[[[[[[["])
+    def test_bodies_that_are_none(self, study, body):
+        with pytest.raises(FederationError, match="not the plan's"):
+            study().site("site-0").handle(Request("update", b'{"round": 0}', body))
+
+    def test_other_sums_than_the_others_were_told_end_the_round(self, study):
+        made = study(rounds=1)
+        alive = made.channel.sites["site-1"]
+
+        def told_other(request):
+            if request.kind == "update":
+                values, totals = read_model(made.agreement, request.body)
+                body = write_model(values, {"images": totals["images"] + 1})
+                request = Request(request.kind, request.head, body)
+            return alive(request)
+
+        made.channel.sites["site-1"] = told_other
+        done = next(iter(made.coordinator().run()))
+        assert done.sites == ["site-0", "site-2", "site-3"]
+        assert "nothing is ready" in done.excluded["site-1"]
 
     def test_kinds(self, study):
         site = study().site("site-0")
@@ -247,9 +273,9 @@ def test_a_round_that_is_tried_again_trains_nothing_anew(study):
     learner, trained = made.learner("site-0"), []
     train = learner.train
 
-    def counting(values, totals):
+    def counting(values):
         trained.append(len(values))
-        return train(values, totals)
+        return train(values)
 
     learner.train = counting
     made.channel.sites["site-0"] = made.site("site-0", learner=learner).handle

@@ -31,11 +31,11 @@ def test_counts_are_those_of_a_run(
     degree = data.draw(st.sampled_from([1, 3, 5, 7]))
     retain = data.draw(st.sampled_from([(1.0,) * 3, (1.0, 0.9, 0.0)]))
     momentum = data.draw(st.sampled_from([(), (0.0, 0.25, 0.4)]))
-    program = Program(3, degree, (0, 1, 0), retain, momentum)
+    program = Program(3, degree, (0, 1, 0), retain, momentum, data.draw(st.booleans()))
     heads = layout.lanes * layout.weight_blocks
     study = draw_study(layout, program, (layout.rows * layout.row_blocks, layout.columns, heads), 0)
     e = clear_engine(layout)
-    study.trainer(e, e.encrypt).train(program)
+    study.trainer(e, e.encrypt).train(program, start=study.start(e.encrypt))
     assert cost.count(layout, program, exact) == e.ledger
 
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from blindtune.errors import InputError
 from blindtune.kernels.layout import Layout
-from blindtune.kernels.packing import pack_block, pack_lanes, unpack_weights
+from blindtune.kernels.packing import pack_block, pack_lanes, pack_weights, unpack_weights
 
 
 @given(st.data())
@@ -71,3 +71,17 @@ def test_unpacking_averages_the_periods(layouts: object, data: st.DataObject) ->
 def test_unpacking_needs_every_column_block() -> None:
     with pytest.raises(ValueError, match="zip"):
         unpack_weights([np.zeros(32, complex)], Layout(32, 1, (4, 4), 2, 1, 1))
+
+
+@given(st.data())
+def test_packed_weights_come_back_and_repeat(layouts: object, data: st.DataObject) -> None:
+    layout = data.draw(layouts(slots=64))  # type: ignore[operator]
+    columns = data.draw(st.integers(1, layout.columns))
+    weights = np.random.default_rng(1).normal(size=(columns, data.draw(st.integers(1, layout.lanes))))
+    slots = pack_weights(weights, layout)
+    found = unpack_weights(slots, layout)
+    np.testing.assert_allclose(found[:columns, : weights.shape[1]], weights, atol=1e-12)
+    assert not found[columns:].any()
+    assert not found[:, weights.shape[1] :].any()
+    for width, values in zip(layout.widths, slots, strict=True):
+        np.testing.assert_array_equal(values, np.roll(values, width * layout.lanes))

@@ -23,11 +23,12 @@ MOMENTUM = st.sampled_from([0.0, 0.25, 0.5, 1.0])
 
 @st.composite
 def programs(draw: Any) -> Program:
-    steps, degree = draw(st.integers(1, 4)), draw(st.sampled_from([1, 3, 5, 7]))
+    started, degree = draw(st.booleans()), draw(st.sampled_from([1, 3, 5, 7]))
+    steps = draw(st.integers(1, 3 if started else 4))
     sets = [0, *draw(st.lists(st.integers(0, 2), min_size=steps - 1, max_size=steps - 1))]
     retain = draw(st.lists(RETAIN, min_size=steps, max_size=steps))
     momentum = draw(st.one_of(st.just([]), st.lists(MOMENTUM, min_size=steps, max_size=steps)))
-    return Program(steps, degree, tuple(sets), tuple(retain), tuple(momentum))
+    return Program(steps, degree, tuple(sets), tuple(retain), tuple(momentum), started)
 
 
 @settings(max_examples=40)
@@ -45,7 +46,7 @@ def test_any_study_in_clear_slots(
     # A draw that diverges, as a polynomial of degree seven can on one row, says nothing about kernels.
     assume(np.isfinite(dense).all() and np.abs(dense).max() < 100)
     e: ClearEngine = clear_engine(layout)
-    weights = study.trainer(e, e.encrypt).train(program)
+    weights = study.trainer(e, e.encrypt).train(program, start=study.start(e.encrypt))
     near = 1e-5 * (1 + np.abs(dense).max())
     np.testing.assert_allclose(study.head(weights, e.decrypt), dense, atol=near)
     assert {c.level for block in weights for c in block} == {17 - program.levels}
@@ -63,6 +64,8 @@ def test_any_study_in_clear_slots(
             Program(4, 1, (0, 1, 0, 1), (1.0, 1.0, 0.9, 1.0), (0.0, 0.25, 0.4, 0.5)),
             (200, 20, 3),
         ),
+        (Layout(512, 2, (8, 4), 4, 1, 2), Program(1, 7, (0,), (1.0,), (), started=True), (200, 23, 3)),
+        (Layout(512, 1, (8,), 4, 2, 1), Program(2, 3, (0, 0), (0.9, 0.9), (), started=True), (700, 16, 1)),
     ],
 )
 def test_studies_encrypted(
@@ -74,11 +77,13 @@ def test_studies_encrypted(
 ) -> None:
     study = draw_study(layout, program, shape, 2)
     engine = tiny_key.engine(layout.keys())
+    start = study.start(lambda v: engine.load(tiny_key.encrypt(v)))
     trainer = study.trainer(engine, lambda v: engine.load(tiny_key.encrypt(v)))
-    weights = trainer.train(program)
+    weights = trainer.train(program, start=start)
     dense, head = study.dense(), study.head(weights, tiny_key.decrypt)
     clear = ClearEngine(tiny_key.parameters, layout.keys())
-    drifted = study.head(study.trainer(clear, clear.encrypt).train(program), clear.decrypt)
+    again = study.trainer(clear, clear.encrypt).train(program, start=study.start(clear.encrypt))
+    drifted = study.head(again, clear.decrypt)
     size = 1 + np.abs(dense).max()
     assert np.abs(head - drifted).max() < 1.5e-5 * size
     assert np.abs(drifted - dense).max() < 1.5e-3 * size
@@ -110,6 +115,8 @@ def test_a_program_says_its_levels() -> None:
     assert Program(3, 7, (0, 0, 0), (1.0,) * 3).levels == 11
     assert Program(4, 3, (0,) * 4, (1.0,) * 4).levels == 13
     assert Program(1, 7, (0,), (1.0,)).levels == 1
+    assert Program(1, 7, (0,), (1.0,), started=True).levels == 5
+    assert Program(2, 3, (0, 0), (1.0, 1.0), started=True).levels == 8
     assert Program(4, 1, (0,) * 4, (1.0,) * 4, (0.0, 0.25, 0.4, 0.5)).levels == 10
 
 
@@ -118,6 +125,18 @@ def test_a_program_says_how_many_ciphertexts_a_residual_takes() -> None:
         assert Program(2, degree, (0, 0), (1.0, 1.0)).terms == terms
         # No second step, no polynomial.
         assert Program(1, degree, (0,), (1.0,)).terms == 1
+        assert Program(1, degree, (0,), (1.0,), started=True).terms == terms
+
+
+def test_a_start_where_none_belongs_and_none_where_one_does(tiny: Parameters, draw_study: Any) -> None:
+    layout = Layout(512, 1, (4,), 2, 1, 1)
+    for started in (True, False):
+        program = Program(1, 3, (0,), (1.0,), started=started)
+        study = draw_study(layout, program, (100, 8, 1), 1)
+        e = ClearEngine(tiny, layout.keys())
+        start = None if started else [[e.encrypt(np.zeros(512))]]
+        with pytest.raises(PlanError, match="start from"):
+            study.trainer(e, e.encrypt).train(program, start=start)
 
 
 @pytest.mark.parametrize(

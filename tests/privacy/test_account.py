@@ -96,3 +96,8 @@ def test_releases_that_cannot_be(wrong):
 def test_deltas_that_cannot_be(delta):
     with pytest.raises(PrivacyError, match="delta"):
         epsilon([Release(1.0)], delta)
+
+
+@pytest.mark.parametrize("release", [Release(1e-3), Release(0.1, 1.0, 100_000), Release(1e-4, 0.1, 5)])
+def test_next_to_no_noise_is_no_privacy_and_takes_no_memory(release):
+    assert epsilon([release], 1e-5) == math.inf

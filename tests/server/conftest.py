@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from blindtune.he.secret import SecretKey
 from blindtune.kernels.layout import Layout
-from blindtune.kernels.packing import pack_block, pack_lanes, unpack_weights
+from blindtune.kernels.packing import pack_block, pack_lanes, pack_weights, unpack_weights
 from blindtune.kernels.training import Program
 from blindtune.params import ParametersLiteral
 from blindtune.server.app import create_app
@@ -37,12 +37,14 @@ class PooledStudy:
     directory: Path
     steps: int = 2
     wide: bool = False
+    started: bool = False
     members: tuple[str, ...] = ("north", "south")
     id: str = field(default_factory=lambda: secrets.token_hex(16))
 
     def __post_init__(self) -> None:
         self._bundles: list[Path] = []
-        self.program = Program(self.steps, 3, (0,) * self.steps, (1.0, *[0.9] * (self.steps - 1)))
+        retain = (1.0, *[0.9] * (self.steps - 1))
+        self.program = Program(self.steps, 3, (0,) * self.steps, retain, started=self.started)
         self.parameters = ParametersLiteral(1024, self.program.levels, security=0).checked()
         widths, baby = ((128,), 1) if self.wide else ((4, 2), 2)
         self.layout = Layout(self.parameters.slots, 2, widths, baby, 1, 1)
@@ -94,14 +96,20 @@ class PooledStudy:
             self._bundles = [self.keys(), *(self.data(m) for m in self.members)]
         return self._bundles
 
-    def dense(self) -> NDArray[np.float64]:
+    def start(self, weights: NDArray[np.float64], name: str = "start") -> Path:
+        """Write a bundle of weights (11, 2) to start from."""
+        items = [self.key.encrypt(v) for v in pack_weights(weights, self.layout)]
+        write_bundle(self.directory / name, self.manifest("start", "north"), [("weights", items)])
+        return self.directory / name
+
+    def dense(self, start: NDArray[np.float64] | None = None) -> NDArray[np.float64]:
         """The same steps in clear on the pooled rows."""
         x, y, s = (np.concatenate(a) for a in zip(*self.rows.values(), strict=True))
-        w = np.zeros((11, 2))
+        w = np.zeros((11, 2)) if start is None else start
         for step in range(self.steps):
             u = 2 * x @ w
             p = sum(c * u ** (2 * k + 1) for k, c in enumerate(COEFFICIENTS))
-            w = self.program.retain[step] * w * bool(step) + x.T @ (s * (y - p))
+            w = self.program.retain[step] * w + x.T @ (s * (y - p))
         return w
 
     def decrypt(self, head: Path) -> NDArray[np.float64]:

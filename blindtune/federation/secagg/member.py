@@ -52,8 +52,8 @@ class Member:
         policy: what it insists on.
 
     Attributes:
+        name, roster, policy: as given.
         number: its number on the roster.
-        roster: as given.
 
     Raises:
         FederationError: the identity is not the one on the roster.
@@ -69,9 +69,9 @@ class Member:
                 where=name,
                 remedy="Send the roster's keeper the public key of this identity.",
             )
-        self.roster = roster
+        self.name, self.roster = name, roster
         self._identity, self._journal = identity, journal
-        self._policy = policy or Policy()
+        self.policy = policy or Policy()
 
     def advertise(self, session: Session) -> Advert:
         """Begin a session: fresh keys, signed.
@@ -85,7 +85,7 @@ class Member:
                 where="secure aggregation",
                 remedy="Compare fingerprints with the other members.",
             )
-        self._policy.check(session)
+        self.policy.check(session)
         sealing, masking, seed = masks.private_key(), masks.private_key(), os.urandom(shamir.SECRET_BYTES)
         advert = Advert(
             member=self.number,
@@ -223,7 +223,7 @@ class Member:
         return _unpacked(state)
 
     def _enough(self, session: Session, count: int, what: str) -> None:
-        if count < max(session.threshold, self._policy.fewest):
+        if count < max(session.threshold, self.policy.fewest):
             raise self._refusal(f"only {count} members {what}")
 
     def _sealing_key(

@@ -103,8 +103,14 @@ class Policy:
 
     def threshold(self, members: int) -> int:
         """The least threshold of a session."""
-        colluding = colluders(members) if self.colluding is None else self.colluding
-        return max(threshold(members, colluding), self.fewest)
+        return max(threshold(members, self._colluding(members)), self.fewest)
+
+    def honest(self, members: int) -> int:
+        """Members in every sum, at least, that do not side with the server."""
+        return self.threshold(members) - self._colluding(members)
+
+    def _colluding(self, members: int) -> int:
+        return colluders(members) if self.colluding is None else self.colluding
 
     def check(self, session: Session) -> None:
         """Refuse a session that protects too little.
