@@ -28,6 +28,7 @@ class HeadModel(_Model):
         fingerprint: of the backbone with its weights; sites with another one do not fit.
         directions: leading directions of the confederation's covariance that features are whitened to, by
             securely summed moments; 0 leaves features as they are.
+        centre: take the confederation's mean from features, by securely summed rows; whitening does it too.
         epsilon: shrinkage of the whitening.
         reach: length that a row of features is cut to before moments are summed.
         rows: most training rows of a site.
@@ -42,6 +43,7 @@ class HeadModel(_Model):
     backbone: Annotated[str, Field(max_length=200)] = ""
     fingerprint: Annotated[str, Field(pattern=r"^([0-9a-f]{64})?$")] = ""
     directions: Annotated[int, Field(ge=0, le=1 << 14)] = 0
+    centre: bool = False
     epsilon: Annotated[float, Field(ge=0, le=10)] = 0.1
     reach: Annotated[float, Field(gt=0, le=1e4)] = 64.0
     rows: Annotated[int, Field(ge=1, le=1 << 17)] = 1 << 14
@@ -50,10 +52,17 @@ class HeadModel(_Model):
     degree: Literal[1, 3, 5, 7] = 7
     interval: Annotated[float, Field(gt=0, le=100)] = 12.0
 
+    @property
+    def summed(self) -> bool:
+        """Whether sites sum moments of their features."""
+        return self.centre or self.directions > 0
+
     @model_validator(mode="after")
     def _fits(self) -> HeadModel:
         if self.directions > self.features:
             raise ValueError("more directions than features")
+        if self.centre and self.directions:
+            raise ValueError("whitened features are centred already")
         if self.blind and not (self.directions and self.loss == "one-vs-rest"):
             raise ValueError("blind rounds need directions of an agreed whitening, and the loss one-vs-rest")
         return self
@@ -136,7 +145,7 @@ class Privacy(_Model):
         patients: training patients of each site, as they are told to everyone; they set the scale of steps
             and weigh sites, rough numbers will do.
         survivors: honest sites whose shares of the noise every sum holds; for ``distributed``.
-        moments: noise multiplier of the moments that features are whitened by; needed for whitening.
+        moments: noise multiplier of the moments that features are whitened or centred by.
         validation: noise multiplier of a round's validation counts; 0 sends none.
     """
 
@@ -263,8 +272,8 @@ def unsound(plan: Agreement) -> list[str]:
             found.append("MixUp mixes patients: leave it out")
         if not model.mean:
             found.append("mean and std of private pixels: give public ones")
-    elif model.directions and not private.moments:
-        found.append("whitening by private moments: give their noise, or no directions")
+    elif model.summed and not private.moments:
+        found.append("private moments: give their noise, or neither directions nor centre")
     if private.where == "distributed":
         if not plan.secure:
             found.append("shares of noise protect a secure sum only")

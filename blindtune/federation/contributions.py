@@ -31,9 +31,10 @@ ROWS_AT_ONCE = 64
 """Rows whose products are in memory together."""
 
 
-def moment_count(features: int) -> int:
-    """Values of first and second moments: sums of rows, and of the products of their features."""
-    return features + features * (features + 1) // 2
+def moment_count(model: HeadModel) -> int:
+    """Values of moments: sums of rows and, for whitening, of the products of their features."""
+    d = model.features
+    return d + d * (d + 1) // 2 if model.directions else d
 
 
 def summed(plan: Agreement) -> tuple[str, int] | None:
@@ -41,7 +42,7 @@ def summed(plan: Agreement) -> tuple[str, int] | None:
     model = plan.model
     if isinstance(model, NetworkModel):
         return None if model.mean else ("pixels", 2 * model.channels)
-    return ("moments", moment_count(model.features)) if model.directions else None
+    return ("moments", moment_count(model)) if model.summed else None
 
 
 def statistics_parcel(plan: Agreement) -> Parcel | None:
@@ -121,7 +122,8 @@ def slope_mechanism(plan: Agreement, private: Privacy) -> Mechanism:
 
 def moments_mechanism(model: HeadModel, private: Privacy) -> Mechanism:
     """The noisy sum of moments: a row of length 1 has a product matrix of length 1 beside it."""
-    return Mechanism(moment_count(model.features), math.sqrt(2), private.moments, private.parties)
+    longest = math.sqrt(2) if model.directions else 1.0
+    return Mechanism(moment_count(model), longest, private.moments, private.parties)
 
 
 def counts_mechanism(plan: Agreement, private: Privacy) -> Mechanism:
@@ -153,7 +155,7 @@ def row_moments(model: HeadModel, rows: NDArray[np.floating]) -> Iterator[NDArra
         rows: features, shape (n, features).
 
     Yields:
-        shape (m, moment_count(features)); off-diagonal products times the root of two, so that a row's
+        shape (m, moment_count(model)); off-diagonal products times the root of two, so that a row's
         products are as long as its matrix.
     """
     i, j = np.triu_indices(model.features)
@@ -161,11 +163,11 @@ def row_moments(model: HeadModel, rows: NDArray[np.floating]) -> Iterator[NDArra
     for start in range(0, len(rows), ROWS_AT_ONCE):
         x = rows[start : start + ROWS_AT_ONCE].astype(np.float64) / model.reach
         x /= np.maximum(1.0, np.linalg.norm(x, axis=1))[:, None]
-        yield np.hstack([x, x[:, i] * x[:, j] * factors])
+        yield np.hstack([x, x[:, i] * x[:, j] * factors]) if model.directions else x
 
 
 def moments(model: HeadModel, total: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Sums of rows (d,) and of their products (d, d) from summed :func:`row_moments`."""
+    """Sums of rows (d,) and of their products (d, d) from summed :func:`row_moments` of a whitened head."""
     d = model.features
     i, j = np.triu_indices(d)
     second = np.zeros((d, d))

@@ -185,17 +185,18 @@ class HeadLearner:
 
 
 def agreed_whitening(model: HeadModel, totals: Totals) -> Whitening | None:
-    """The whitening that all sites make of the confederation's moments; None if the plan has none.
+    """The whitening, or centring, that all sites make of the confederation's moments; None if there is none.
 
     Args:
         totals: with ``moments``, and the rows they are of as ``rows`` (one value).
     """
-    if not model.directions:
+    if not model.summed:
         return None
+    rows = round(float(totals["rows"][0]))
+    if model.centre:
+        return Whitening(totals["moments"] * model.reach / rows, np.eye(model.features), 0.0, "study")
     total, second = moments(model, totals["moments"])
-    found = Whitening.from_moments(
-        round(float(totals["rows"][0])), total, second, model.directions, model.epsilon, "study"
-    )
+    found = Whitening.from_moments(rows, total, second, model.directions, model.epsilon, "study")
     # Directions have no sign of their own: sites with other libraries must not choose another.
     largest = np.abs(found.transform).argmax(axis=0)
     signs = np.sign(found.transform[largest, np.arange(model.directions)])

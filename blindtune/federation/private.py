@@ -30,8 +30,8 @@ def round_releases(plan: Agreement, private: Privacy) -> list[tuple[str, Release
 
 def first_releases(plan: Agreement, private: Privacy) -> list[tuple[str, Release]]:
     """What is released before the first round, with its purpose."""
-    whitened = isinstance(plan.model, HeadModel) and plan.model.directions
-    return [("moments", Release(private.moments))] if whitened else []
+    summed = isinstance(plan.model, HeadModel) and plan.model.summed
+    return [("moments", Release(private.moments))] if summed else []
 
 
 def spent(plan: Agreement, delta: float, rounds: int) -> float:

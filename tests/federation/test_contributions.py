@@ -38,7 +38,7 @@ def test_what_is_beyond_the_bound_is_cut():
 
 def test_moments_of_all_rows():
     rng = np.random.default_rng(0)
-    model = HeadModel(features=7, reach=50.0)
+    model = HeadModel(features=7, directions=7, reach=50.0)
     x = rng.normal(size=(150, 7)).astype(np.float32)
     total = sum(piece.sum(axis=0) for piece in row_moments(model, x))
     first, second = moments(model, total)
@@ -49,7 +49,7 @@ def test_moments_of_all_rows():
 def test_a_rows_moments_are_as_long_as_the_row_and_its_matrix():
     rng = np.random.default_rng(1)
     x = rng.normal(size=(40, 6)) * 10.0 ** rng.uniform(-3, 3, (40, 1))
-    [found] = row_moments(HeadModel(features=6, reach=2.0), x)
+    [found] = row_moments(HeadModel(features=6, directions=1, reach=2.0), x)
     lengths = np.minimum(1, np.linalg.norm(x, axis=1) / 2)
     np.testing.assert_allclose(np.linalg.norm(found[:, :6], axis=1), lengths)
     np.testing.assert_allclose(np.linalg.norm(found[:, 6:], axis=1), lengths**2)

@@ -134,6 +134,22 @@ def test_whitening_by_noisy_moments(study):
     assert made.ledgers["site-2"].spent() == [Release(0.5, 1.0, 2)]
 
 
+def test_centring_by_a_noisy_mean_costs_little(study):
+    model = {"centre": True, "reach": 8.0}
+    private = {"noise": 50.0, "sampling": 0.5, "survivors": 2, "moments": 2.0}
+    made = study(rounds=1, local=ONE_STEP, model=model, privacy=private)
+    coordinator = made.coordinator()
+    list(coordinator.run())
+    learner = made.learner("site-0")
+    learner.begin(known(made.agreement, coordinator.totals))
+    x = np.concatenate([made.training[n].features for n in made.names])
+    # Noise of 2 · 8 over 155 rows, of four sites where two are counted on.
+    spread = 2 * 8 / 155 * math.sqrt(2)
+    np.testing.assert_allclose(learner._whitening.mean, x.mean(axis=0), atol=6 * spread)
+    np.testing.assert_allclose(learner._x, learner.training.features - learner._whitening.mean, atol=1e-9)
+    assert Release(2.0) in made.ledgers["site-3"].spent()
+
+
 class TestRefusals:
     def test_a_private_plan_without_a_ledger(self, study):
         made = study(local=ONE_STEP, privacy={"noise": 1.0, "sampling": 0.5})

@@ -9,9 +9,10 @@ import pytest
 
 from blindtune.errors import FederationError
 from blindtune.federation.channel import Request
-from blindtune.federation.contributions import read_model, write_model
-from blindtune.federation.heads import Cases, HeadLearner
+from blindtune.federation.contributions import known, read_model, write_model
+from blindtune.federation.heads import Cases, HeadLearner, softmax
 from blindtune.federation.learner import fingerprint, scores
+from blindtune.federation.setup import raw_head
 
 ONE_STEP = {"every": 1, "unit": "batches", "batch": 1000, "rate": 0.5}
 
@@ -295,3 +296,15 @@ def test_a_round_that_is_tried_again_trains_nothing_anew(study):
     assert done.attempts == 2
     assert len(trained) == 1
     np.testing.assert_allclose(coordinator.values, pooled(made, 1), atol=1e-5)
+
+
+def test_centred_and_whitened_heads_come_out_on_raw_features(study):
+    for model in ({"centre": True}, {"directions": 3, "epsilon": 0.01}):
+        made = study(rounds=2, local={"every": 3}, model={"reach": 20.0, **model})
+        coordinator = made.coordinator()
+        list(coordinator.run())
+        weights, biases = raw_head(made.agreement, made.model, coordinator.values, coordinator.totals)
+        learner = made.learner("site-0")
+        learner.begin(known(made.agreement, coordinator.totals))
+        raw = softmax(made.validation["site-0"].features @ weights.T + biases)
+        np.testing.assert_allclose(raw, learner.predict(coordinator.values), atol=1e-5)
