@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import sqlite3
 from collections.abc import Iterator
@@ -88,3 +89,21 @@ def transaction(db: sqlite3.Connection, failure: BlindtuneError) -> Iterator[Non
         db.execute("COMMIT")
     except sqlite3.OperationalError as error:
         raise failure from error
+
+
+@contextmanager
+def exclusive(path: Path, busy: BlindtuneError) -> Iterator[None]:
+    """Hold a lock file while the block runs; the system frees it when the process ends, however it ends.
+
+    Args:
+        busy: raised when another process holds it.
+    """
+    handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise busy from error
+        yield
+    finally:
+        os.close(handle)

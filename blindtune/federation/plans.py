@@ -1,0 +1,102 @@
+"""Plans of studies as files: drafts that people write, and the plan with its start that comes of one."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
+
+from blindtune.errors import FederationError, InputError
+from blindtune.federation.agreement import MAX_BYTES, Agreement
+from blindtune.federation.learner import Values
+from blindtune.federation.setup import draft
+from blindtune.files import whole_file
+
+PLAN, START = "plan.json", "start.safetensors"
+
+
+def read_plan(path: Path) -> Agreement:
+    """Read a plan.
+
+    Raises:
+        InputError: it cannot be read.
+        FederationError: not a plan.
+    """
+    return Agreement.read(_read(path))
+
+
+def complete(path: Path, directory: Path, weights: Path | None = None) -> Agreement:
+    """Write the plan and the start that a draft asks for.
+
+    Args:
+        path: JSON with the fields of :class:`~blindtune.federation.agreement.Agreement`, but for
+            ``parameters`` and ``start``.
+        weights: of the network that is drafted, pretrained.
+
+    Raises:
+        InputError: the draft cannot be read, or the files not be written.
+        FederationError: fields that do not fit together.
+        ModelError: an unknown network, or weights of another one.
+    """
+    try:
+        told = json.loads(_read(path))
+    except (ValueError, RecursionError):
+        told = None
+    if not isinstance(told, dict) or {"parameters", "start"} & told.keys():
+        raise InputError(
+            "not a draft: a JSON object without parameters and start",
+            where=path.name,
+            remedy="docs/federation.md has one.",
+        )
+    # Checked with numbers that stand in for those that follow from the model.
+    drafted = Agreement.checked({**told, "parameters": 1, "start": "0" * 64})
+    plan, start = draft(
+        drafted.study,
+        drafted.classes,
+        drafted.model,
+        rounds=drafted.rounds,
+        local=drafted.local,
+        privacy=drafted.privacy,
+        weights=weights,
+        average=drafted.average,
+        secure=drafted.secure,
+        bound=drafted.bound,
+    )
+    try:
+        with whole_file(directory / START) as partial:
+            save_file({"values": start}, partial)
+        with whole_file(directory / PLAN) as partial:
+            partial.write_text(plan.model_dump_json(indent=1) + "\n")
+    except OSError as error:
+        raise InputError(f"cannot be written ({error.strerror})", where=directory.name) from error
+    return plan
+
+
+def read_start(path: Path, plan: Agreement) -> Values:
+    """The values that a plan's first round begins with.
+
+    Raises:
+        InputError: they cannot be read.
+        FederationError: another plan's.
+    """
+    try:
+        values: Values = load_file(path)["values"]
+    except (OSError, SafetensorError, KeyError):
+        raise InputError(
+            "no start of a study here", where=path.name, remedy="Give the file that the plan came with."
+        ) from None
+    if values.shape != (plan.parameters,):
+        raise FederationError("a first model that is not the plan's", where=path.name)
+    return values
+
+
+def _read(path: Path) -> bytes:
+    try:
+        with path.open("rb") as file:
+            return file.read(MAX_BYTES + 1)
+    except OSError as error:
+        raise InputError(
+            f"cannot be read ({error.strerror})", where=path.name, remedy="Check the path."
+        ) from None

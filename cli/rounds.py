@@ -1,0 +1,275 @@
+"""Rounds at the terminal: the aggregator, a hospital that joins, and a whole federation in one process."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from blindtune.cli import render
+from blindtune.cli.options import PlainHttp, TokenFile
+from blindtune.cli.tally import Tally
+
+if TYPE_CHECKING:
+    from blindtune.federation.agreement import Agreement
+    from blindtune.federation.learner import Learner
+    from blindtune.federation.secagg.session import Policy
+    from blindtune.federation.setup import OnImage
+
+PlanFile = Annotated[Path, typer.Argument(help="The plan, from blindtune federate plan.")]
+RosterFile = Annotated[Path, typer.Option("--roster", help="The roster, compared by telephone.")]
+StartFile = Annotated[Path | None, typer.Option(help="The plan's start; beside the plan by default.")]
+Weights = Annotated[Path | None, typer.Option(help="The backbone's weights, for a head on scans.")]
+Fewest = Annotated[int, typer.Option(help="Hospitals that a sum must have at least.", min=2)]
+Colluding = Annotated[
+    int | None, typer.Option(help="Hospitals that may side with the aggregator; under a third.", min=0)
+]
+Lines = Annotated[
+    bool, typer.Option("--json", help="Print one JSON document a line: first where, then rounds.")
+]
+
+
+def serve(
+    plan: PlanFile,
+    roster: RosterFile,
+    out: Annotated[Path, typer.Option(help="Where the study is kept; made if missing.")],
+    certificate: Annotated[Path, typer.Option(help="This server's certificate with its chain (PEM).")],
+    key: Annotated[Path, typer.Option(help="The certificate's key (PEM).")],
+    start: StartFile = None,
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port; 0 takes a free one.", min=0, max=65535)] = 8443,
+    timeout: Annotated[
+        float, typer.Option(help="Seconds that a hospital may take to answer, training included.", min=1)
+    ] = 3600.0,
+    gather: Annotated[
+        float, typer.Option(help="Seconds to wait for all hospitals once enough are there.", min=0)
+    ] = 60.0,
+    fewest: Fewest = 3,
+    colluding: Colluding = None,
+    json_: Lines = False,
+) -> None:
+    """Aggregate a study over the network: it sees sums and who took part, and sends no code.
+
+    Rounds that fail are tried again when enough hospitals are there. Ctrl-C stops; the same command
+    goes on with the next round.
+    """
+    from blindtune.federation.members import Members, read
+    from blindtune.federation.plans import START, read_plan, read_start
+    from blindtune.federation.setup import save_model
+
+    with _needs_flower():
+        from blindtune.federation.flower.aggregator import aggregate
+        from blindtune.federation.flower.link import Tls
+
+    agreed, members = read_plan(plan), read(Members, roster)
+    values = read_start(start or plan.with_name(START), agreed)
+    shown = Tally(json_)
+
+    def ready(real_port: int, done: int) -> None:
+        shown.where({"address": f"{host}:{real_port}", "plan": agreed.digest, "rounds_done": done})
+        shown.say(f"roster {members.roster.fingerprint}")
+
+    found = aggregate(
+        agreed,
+        values,
+        members,
+        out,
+        Tls(certificate, key),
+        host=host,
+        port=port,
+        timeout=timeout,
+        gather=gather,
+        policy=_policy(agreed, len(members.members), fewest, colluding),
+        ready=ready,
+        done=lambda d: shown.round(d.round, d.seconds, d.sent, d.received, d.missing),
+        told=shown.say,
+    )
+    save_model(agreed, found.values, found.totals, out / "model")
+    shown.say(f"all rounds are done; the model is in {out / 'model'}")
+
+
+def join(
+    plan: PlanFile,
+    address: Annotated[str, typer.Argument(help="The aggregator, as HOST:PORT.")],
+    home: Annotated[Path, typer.Option(help="This hospital's keys, from blindtune federate init.")],
+    roster: RosterFile,
+    ca: Annotated[Path, typer.Option(help="Certificate that vouches for the aggregator's (PEM).")],
+    data: Annotated[Path, typer.Option(help="Folder of scans, or an .npz of embeddings.")],
+    labels: Annotated[Path | None, typer.Option(help="CSV of the scans: file,label[,patient,split].")] = None,
+    weights: Weights = None,
+    ledger: Annotated[Path | None, typer.Option(help="Privacy ledger, for a private plan.")] = None,
+    server: Annotated[
+        str | None, typer.Option(help="URL of this hospital's provider, for blind rounds.")
+    ] = None,
+    token_file: TokenFile = None,
+    plain_http: PlainHttp = False,
+    passphrase: Annotated[bool, typer.Option(help="Ask for the key's passphrase.")] = False,
+    fewest: Fewest = 3,
+    colluding: Colluding = None,
+) -> None:
+    """Take part in a study until Ctrl-C: train on request, and add what was learned to secure sums.
+
+    Giving a plan approves it; requests under any other are refused. Only the code that is installed here
+    runs. A lost connection is taken up again, for ever.
+    """
+    from blindtune.federation.hospital import opened
+    from blindtune.federation.members import NODE, Members, read, read_node_key
+    from blindtune.federation.plans import read_plan
+    from blindtune.federation.setup import build_learner
+
+    with _needs_flower():
+        from blindtune.federation.flower.fleet import Fleet
+        from blindtune.federation.flower.node import take_part
+
+    agreed, members = read_plan(plan), read(Members, roster)
+    fleet = Fleet(address, ca, read_node_key(home / NODE))
+    locked = render.passphrase(ask=passphrase)
+    shown = Tally(False)
+    shown.say(f"plan {agreed.digest}")
+    shown.say(f"roster {members.roster.fingerprint}")
+    with ExitStack() as stack:
+        stack.callback(fleet.close)
+        provider = None
+        if server:
+            from blindtune.client.blind import HttpProvider
+            from blindtune.client.remote import Remote
+
+            remote = Remote(server, render.token(token_file), allow_plain_http=plain_http)
+            provider = HttpProvider(stack.enter_context(remote)), home / "blind"
+        with _images() as on_image:
+            learner = build_learner(
+                agreed,
+                data,
+                labels=labels,
+                weights=weights,
+                cache=home / "features",
+                provider=provider,
+                on_image=on_image,
+            )
+        here = opened(
+            home,
+            agreed,
+            members.roster,
+            learner,
+            passphrase=locked,
+            policy=_policy(agreed, len(members.members), fewest, colluding),
+            ledger=ledger,
+        )
+        take_part(stack.enter_context(here), agreed, fleet, shown.say)
+
+
+def run(
+    plan: PlanFile,
+    data: Annotated[Path, typer.Argument(help="A folder with one of scans, or one .npz, for each site.")],
+    out: Annotated[Path, typer.Option(help="Where coordinator and sites are kept; made if missing.")],
+    by: Annotated[
+        str | None, typer.Option(help="Column of --labels that names the site; DATA is one folder then.")
+    ] = None,
+    labels: Annotated[Path | None, typer.Option(help="CSV for --by; DATA/labels.csv by default.")] = None,
+    start: StartFile = None,
+    weights: Weights = None,
+    fewest: Fewest = 3,
+    colluding: Colluding = None,
+    json_: Lines = False,
+) -> None:
+    """Simulate a federation in this process: coordinator and sites as over a network, without one.
+
+    Blind rounds compute on ciphertexts here, as a provider would.
+    """
+    from blindtune.federation.plans import START, read_plan, read_start
+    from blindtune.federation.setup import save_model
+    from blindtune.federation.simulation import simulated
+
+    agreed = read_plan(plan)
+    values = read_start(start or plan.with_name(START), agreed)
+    render.make_directory(out)
+    learners = _learners(agreed, data, labels, by, weights, out)
+    policy = _policy(agreed, len(learners), fewest, colluding)
+    shown = Tally(json_)
+    shown.where({"plan": agreed.digest, "sites": sorted(learners)})
+    before = time.monotonic()
+    with simulated(agreed, values, learners, out, policy) as coordinator:
+        for done in coordinator.run():
+            now = time.monotonic()
+            missing = sorted(learners.keys() - done.sites - done.excluded.keys())
+            shown.round(done, now - before, 0, 0, missing)
+            before = now
+    save_model(agreed, coordinator.values, coordinator.totals, out / "model")
+    shown.say(f"all rounds are done; the model is in {out / 'model'}")
+
+
+def _learners(
+    agreed: Agreement, data: Path, labels: Path | None, by: str | None, weights: Path | None, out: Path
+) -> dict[str, Learner]:
+    """Each site's learner, from a folder of sites or from one folder that is split by a column."""
+    from blindtune.client.blind import HereProvider
+    from blindtune.errors import InputError
+    from blindtune.federation.setup import build_learner
+    from blindtune.federation.simulation import split_labels
+
+    places: dict[str, tuple[Path, Path | None]]
+    if by:
+        tables = split_labels(labels or data / "labels.csv", by, out / "tables")
+        places = {site: (data, table) for site, table in tables.items()}
+    else:
+        found = sorted(data.iterdir()) if data.is_dir() else []
+        places = {p.stem: (p, None) for p in found if p.is_dir() or p.suffix == ".npz"}
+    if not places:
+        raise InputError(
+            "no sites here",
+            where=data.name,
+            remedy="Give each a folder or an .npz, or name a column by --by.",
+        )
+    blind = agreed.model.kind == "head" and agreed.model.blind
+    with _images() as on_image:
+        return {
+            site: build_learner(
+                agreed,
+                place,
+                labels=table,
+                weights=weights,
+                cache=out / "features" / site,
+                provider=(HereProvider(), out / "sites" / site / "blind") if blind else None,
+                on_image=on_image,
+            )
+            for site, (place, table) in places.items()
+        }
+
+
+@contextmanager
+def _images() -> Iterator[OnImage]:
+    """Progress over images."""
+    with render.progress() as shown:
+        task = shown.add_task("images", total=None)
+        yield lambda done, total: shown.update(task, completed=done, total=total)
+
+
+@contextmanager
+def _needs_flower() -> Iterator[None]:
+    from blindtune.errors import MissingPackageError
+
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        raise MissingPackageError(
+            f"{error.name} is not installed",
+            remedy="Run pip install 'blindtune[federated]', with Python 3.11 or newer.",
+        ) from error
+
+
+def _policy(agreed: Agreement, members: int, fewest: int, colluding: int | None) -> Policy:
+    from blindtune.errors import InputError
+    from blindtune.federation.secagg.session import Policy
+
+    found = Policy(fewest, colluding)
+    if agreed.secure and found.threshold(members) > members:
+        raise InputError(
+            f"{members} hospitals, and {found.threshold(members)} must be in every sum",
+            where="members",
+            remedy="Find more, or trust them more: --fewest, --colluding.",
+        )
+    return found
