@@ -45,6 +45,7 @@ from blindtune.report import Course, Predictions, Run, judge, write_run_report
 SHARES = {"north": 0.5, "east": 0.3, "south": 0.2}
 DELTA, SAMPLING, STEPS = 1e-4, 0.2, 30
 PAGE = ROOT / "docs" / "casestudy.md"
+START_MARK, END_MARK = "<!-- figures: case study -->", "<!-- end of case study -->"
 FIGURES = ("accuracy", "balanced_accuracy", "mcc", "roc_auc")
 WHITENED = {"directions": 64, "epsilon": 0.1, "reach": 32.0}
 
@@ -350,6 +351,24 @@ def shown(figure: Mapping[str, Any]) -> str:
     return f"{figure['value']:.3f} ({figure['low']:.3f}–{figure['high']:.3f})"
 
 
+def readme(results: Mapping[str, Any]) -> str:
+    """The heads' rows for the README."""
+    judged = results["heads"]["judged"]["models"]
+    rows = [
+        [name, *(shown(m["figures"][k]) for k in ("accuracy", "mcc", "roc_auc"))]
+        for name, m in judged.items()
+    ]
+    return table(["heads on frozen DeiT-tiny features", "accuracy", "MCC", "AUC"], rows)
+
+
+def write(results: Mapping[str, Any]) -> None:
+    """The page and the README's table."""
+    PAGE.write_text(render(results))
+    path = ROOT / "README.md"
+    before, rest = path.read_text().split(START_MARK)
+    path.write_text(f"{before}{START_MARK}\n{readme(results)}\n{END_MARK}{rest.split(END_MARK)[1]}")
+
+
 def main() -> None:
     """Run the parts asked for."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -365,7 +384,7 @@ def main() -> None:
         results[part] = found(study)
         (given.work / "casestudy.html").rename(given.work / f"{part}.html")
         keep("casestudy", results)
-        PAGE.write_text(render(results))
+        write(results)
     print(PAGE.read_text())
 
 

@@ -22,7 +22,7 @@ def bench(
     seconds: Annotated[float, typer.Option(help="Time to spend on measuring.", min=1.0)] = 10.0,
     json_: Json = False,
 ) -> None:
-    """Measure this machine's homomorphic operations in about ten seconds.
+    """Measure this machine's homomorphic operations in about half a minute.
 
     Run it at the provider; the hospital's plan takes the file that it writes.
     """

@@ -24,6 +24,8 @@ from blindtune.kernels.training import Program
 Floats = NDArray[np.float64]
 Kind = Literal["binary", "multiclass", "multilabel", "regression"]
 DEGREES = tuple(DEPTH)
+STEEPEST = 1.1
+"""Largest residual of a class against the rest: target and polynomial, each about a half."""
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,7 @@ from blindtune.client.remote import Remote
 from blindtune.errors import BundleError, EngineError, KeyFileError, PlanError
 from blindtune.files import whole_file
 from blindtune.he.secret import SecretKey
-from blindtune.models.heads import Encoded, Head
+from blindtune.models.heads import STEEPEST, Encoded, Head
 from blindtune.params import Parameters, ParametersLiteral
 from blindtune.plan import Plan, plan
 from blindtune.privacy.mechanism import FINEST
@@ -47,9 +47,6 @@ RING_DEGREE = 16384
 ERROR = 2.0**-29
 """Bound of the error of decrypted slots after one step, in root mean square: over ten times the largest that
 was measured (2^-32.8; 60 to 4,000 rows, 4 to 192 directions)."""
-
-STEEPEST = 1.1
-"""Largest residual that a row of weight one can have: target and polynomial, each about a half."""
 
 STATISTICAL_BITS = 30
 """Bits of statistical security of what is told of decrypted weights."""

@@ -274,6 +274,10 @@ def unsound(plan: Agreement) -> list[str]:
             found.append("mean and std of private pixels: give public ones")
     elif model.summed and not private.moments:
         found.append("private moments: give their noise, or neither directions nor centre")
+    if blind and (private.where, private.sampling) != ("distributed", 1.0):
+        found.append(
+            "a private blind step is over all patients, with shares of noise: sampling 1, distributed"
+        )
     if private.where == "distributed":
         if not plan.secure:
             found.append("shares of noise protect a secure sum only")
@@ -281,6 +285,4 @@ def unsound(plan: Agreement) -> list[str]:
             found.append("distributed noise is for one step a round, without momentum and proximal term")
     if private.survivors > len(private.patients):
         found.append("more surviving sites than there are")
-    if blind:
-        found.append("blind rounds have no private form: noise is added where gradients are in clear")
     return found

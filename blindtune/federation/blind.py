@@ -37,7 +37,8 @@ class BlindLearner(HeadLearner):
     ) -> None:
         if not isinstance(plan.model, HeadModel) or not plan.model.blind:
             raise FederationError("a plan whose rounds are not blind", where="plan")
-        super().__init__(plan.model, training, validation, len(plan.classes), plan.local)
+        cut = plan.privacy.clip if plan.privacy else None
+        super().__init__(plan.model, training, validation, len(plan.classes), plan.local, cut=cut)
         self._head = blind_head(plan.model, plan.local)
         self._rounds = plan.rounds
         self._interval = plan.model.interval
@@ -69,6 +70,17 @@ class BlindLearner(HeadLearner):
         Raises:
             FederationError: logits that leave the polynomial's interval: nothing is sent.
         """
+        k, found = self._classes, self.step(values)
+        weights = np.vstack([found[:-k].reshape(k, -1).T, found[-k:]])
+        told = sanitised(weights, self._outsourced.error, self._rounds)
+        return np.concatenate([told[:-1].T.ravel(), told[-1]]).astype(np.float32)
+
+    def step(self, values: Values) -> Floats:
+        """One encrypted step as it was decrypted: for this hospital, or under noise far above its error.
+
+        Raises:
+            FederationError: logits that leave the polynomial's interval: nothing is sent.
+        """
         largest = float(np.abs(self._logits(values.astype(np.float64), self._x)).max(initial=0.0))
         if largest > self._interval:
             raise FederationError(
@@ -79,8 +91,7 @@ class BlindLearner(HeadLearner):
         k = self._classes
         weights = values.astype(np.float64)
         found = self._outsourced.step(np.vstack([weights[:-k].reshape(k, -1).T, weights[-k:]]))
-        told = sanitised(found, self._outsourced.error, self._rounds)
-        return np.concatenate([told[:-1].T.ravel(), told[-1]]).astype(np.float32)
+        return np.concatenate([found[:-1].T.ravel(), found[-1]])
 
     @property
     def _rows(self) -> Floats:

@@ -12,7 +12,7 @@ from blindtune.errors import FederationError
 from blindtune.federation.agreement import HeadModel, Local
 from blindtune.federation.contributions import moments, row_moments
 from blindtune.federation.learner import Totals, Values, class_weights, local_batches
-from blindtune.models.heads import Head, one_vs_rest
+from blindtune.models.heads import STEEPEST, Head, one_vs_rest
 from blindtune.models.whitening import Whitening
 
 Floats = NDArray[np.float64]
@@ -73,9 +73,11 @@ class HeadLearner:
         classes: how many.
         local: what is done between two syncs.
         seed: of the order of batches; from the system's entropy if None.
+        cut: length that a patient adds to a full step's gradient at most: rows are cut before anything is
+            made of them, and a patient's rows share one vote. None leaves them.
 
     Attributes:
-        training, validation: as given.
+        training, validation, cut: as given.
 
     Raises:
         FederationError: features or labels that do not fit the plan.
@@ -89,6 +91,7 @@ class HeadLearner:
         classes: int,
         local: Local,
         seed: int | None = None,
+        cut: float | None = None,
     ) -> None:
         for cases in (training, validation):
             if cases.features.shape[1] != model.features:
@@ -107,7 +110,7 @@ class HeadLearner:
                 where="site",
                 remedy="Agree on a larger number of rows.",
             )
-        self.training, self.validation = training, validation
+        self.training, self.validation, self.cut = training, validation, cut
         self._model, self._classes, self._local = model, classes, local
         self._random = np.random.default_rng(seed)
         self._whitening: Whitening | None = None
@@ -128,6 +131,8 @@ class HeadLearner:
             self._x, self._held = (self._whitening.apply(rows)[:, :-1] for rows in (x, held))
         if self._local.class_weights:
             self._weights = self._class_weights(totals["images"])
+        if self.cut:
+            self._cut(self.cut)
 
     def train(self, values: Values) -> Values:
         """Local steps of minibatch gradient descent."""
@@ -140,6 +145,29 @@ class HeadLearner:
             velocity = local.momentum * velocity + slope
             found = found - local.rate * velocity
         return found.astype(np.float32)
+
+    def whole_slope(self, values: Values) -> Floats:
+        """The sum of all rows' gradients: each patient's part is at most :attr:`cut` long.
+
+        Raises:
+            FederationError: logits could leave the polynomial's interval, whatever the rows.
+        """
+        k = self._classes
+        weights = values.astype(np.float64)
+        longest = float(
+            np.linalg.norm(np.vstack([weights[:-k].reshape(k, -1).T, weights[-k:]]), axis=0).max()
+        )
+        if longest * self._row_length > self._model.interval:
+            raise FederationError(
+                f"logits of up to {longest * self._row_length:.1f} could leave the polynomial's interval",
+                where="round",
+                remedy="Agree on a lower learning rate, fewer rounds or a larger interval.",
+            )
+        return (weights - self.step(values)) * len(self.training.labels) / self._local.rate
+
+    def step(self, values: Values) -> Floats:
+        """Values after one step over all rows, before anything hides what was computed."""
+        return self.train(values).astype(np.float64)
 
     def slopes(self, values: Values, rows: NDArray[np.int64]) -> Iterator[Floats]:
         """Gradients of single rows."""
@@ -174,6 +202,22 @@ class HeadLearner:
         head = blind_head(self._model, self._local)
         powers = np.arange(1, head.degree + 1, 2)
         return np.asarray((logits[..., None] ** powers) @ head.coefficients)
+
+    def _cut(self, length: float) -> None:
+        self._row_length = 0.98 * length / (STEEPEST * np.sqrt(self._classes))
+        if self._row_length <= 1:
+            raise FederationError(
+                f"a clip of {length:g} is too little for {self._classes} classes",
+                where="plan",
+                remedy=f"Agree on more than {STEEPEST * np.sqrt(self._classes) / 0.98:.2f}.",
+            )
+        # The bias's one stays.
+        longest = np.sqrt(self._row_length**2 - 1)
+        self._x = (
+            self._x * np.minimum(1, longest / np.maximum(np.linalg.norm(self._x, axis=1), 1e-300))[:, None]
+        )
+        _, where, images = np.unique(self.training.patients, return_inverse=True, return_counts=True)
+        self._weights = np.repeat(1 / images[where][:, None], self._classes, axis=1)
 
     def _class_weights(self, images: Floats) -> Floats:
         labels = self.training.labels

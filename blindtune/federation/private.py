@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from blindtune.federation.agreement import Agreement, HeadModel, Privacy
 from blindtune.federation.contributions import counts_mechanism, moments_mechanism, slope_mechanism, votes
+from blindtune.federation.heads import HeadLearner
 from blindtune.federation.learner import Learner, Values
 from blindtune.privacy.account import Release, epsilon
 from blindtune.privacy.mechanism import Mechanism, sampled
@@ -65,7 +66,13 @@ def private_values(learner: Learner, plan: Agreement, private: Privacy, site: st
 def private_slope(
     learner: Learner, mechanism: Mechanism, private: Privacy, values: Values
 ) -> NDArray[np.int64]:
-    """The noisy sum of the gradients of sampled patients, one image of each, in steps of the grid."""
+    """The noisy sum of the gradients of sampled patients, one image of each, in steps of the grid.
+
+    A blind step's sum is of all patients, bounded by cut rows; it is rounded once, within the clip's margin.
+    """
+    if isinstance(learner, HeadLearner) and learner.cut:
+        total = np.rint(learner.whole_slope(values) / mechanism.step).astype(np.int64)
+        return mechanism.noisy(total)
     rows = sampled(learner.training.patients, private.sampling)
     return noisy_sum(mechanism, learner.slopes(values, rows))
 

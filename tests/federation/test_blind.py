@@ -10,6 +10,7 @@ from blindtune.errors import FederationError, PlanError
 from blindtune.federation.blind import BlindLearner
 from blindtune.federation.contributions import known
 from blindtune.federation.heads import Cases, HeadLearner
+from blindtune.privacy.account import Release
 from blindtune.wire.bundle import Bundle
 
 BLIND = {"directions": 4, "loss": "one-vs-rest", "blind": True, "reach": 16.0}
@@ -53,6 +54,48 @@ def test_the_same_at_real_parameters_under_encryption(study, tmp_path):
     p = learners["site-0"].outsourced.plan.parameters
     assert p.security == 128
     assert p.modulus_bits < 430
+
+
+PRIVATE = {"noise": 2.0, "sampling": 1.0, "survivors": 3, "moments": 8.0, "clip": 6.0}
+
+
+def test_no_patient_adds_more_than_the_clip_to_a_blind_step(study):
+    made = study(sites=3, rounds=1, model=BLIND, local=STEP, privacy=PRIVATE)
+    rng = np.random.default_rng(3)
+    values = (rng.normal(size=made.start.shape) * 0.5).astype(np.float32)
+    labels, patients = rng.integers(0, 3, 40), np.arange(40) // 4
+    x = (rng.normal(size=(40, 5)) * 10.0 ** rng.uniform(-2, 3, (40, 1))).astype(np.float32)
+    totals = known(made.agreement, {"moments": rng.normal(size=20) * 5})
+
+    def slope(rows):
+        cases = Cases(x[rows], labels[rows], patients[rows])
+        site = HeadLearner(made.model, cases, cases, 3, made.local, cut=6.0)
+        site.begin(totals)
+        return site.whole_slope(values)
+
+    whole = slope(np.arange(40))
+    gone = [np.linalg.norm(whole - slope(np.flatnonzero(patients != p))) for p in range(10)]
+    assert max(gone) <= 6.0
+    assert max(gone) > 1.0
+
+
+def test_a_private_one_step_head_under_encryption_costs_what_a_gaussian_costs(study, tmp_path):
+    made = study(sites=3, rounds=1, model=BLIND, local=STEP, privacy=PRIVATE)
+    for name in made.names:
+        learner = blind_site(made, name, tmp_path)
+        made.channel.sites[name] = made.site(name, learner=learner).handle
+    coordinator = made.coordinator()
+    list(coordinator.run())
+    for ledger in made.ledgers.values():
+        assert ledger.spent() == [Release(2.0), Release(8.0)]
+    patients = sum(made.agreement.privacy.patients.values())
+    totals, total = known(made.agreement, coordinator.totals), np.zeros(len(made.start))
+    for name in made.names:
+        clear = HeadLearner(made.model, made.training[name], made.validation[name], 3, made.local, cut=6.0)
+        clear.begin(totals)
+        total += clear.whole_slope(made.start)
+    noise = coordinator.values + 4.0 * total / patients
+    assert noise.std() == pytest.approx(4.0 * 2 * 6 / patients, rel=6 / np.sqrt(2 * len(noise)))
 
 
 def test_a_steps_error_is_far_below_its_bound(study, tmp_path):
