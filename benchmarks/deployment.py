@@ -34,8 +34,9 @@ from blindtune.federation.plans import complete
 
 PAGE = ROOT / "docs" / "benchmarks" / "deployment.md"
 NAMES = ("east", "north", "west")
-# Features and classes; a head has (features + 1) * classes values.
-MODELS = {"a head": (192, 3), "a network's size": (16384, 347)}
+MODELS = {"a head": (192, 3), "a network's size": (16381, 347)}
+"""Features and classes: (features + 1) * classes values. Classes without cases have the same weights; rows
+that do not fill pieces evenly keep them from being sent once for all."""
 PORT, RELAY = 8443, 8444
 FIRST = 2
 """Rounds that do not count: hospitals come in, and connections are made."""
@@ -49,7 +50,8 @@ def main() -> None:
     parser.add_argument("--relay", nargs=2, metavar=("HOST", "MS"), help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.relay:
-        asyncio.run(relay(given.relay[0], int(given.relay[1]) / 1000))
+        with suppress(KeyboardInterrupt):
+            asyncio.run(relay(given.relay[0], int(given.relay[1]) / 1000))
         return
     rows = []
     with tempfile.TemporaryDirectory() as place, cables():

@@ -24,6 +24,8 @@ from blindtune.federation.members import public_pem
 MEDIA = "application/protobuf"
 TIMEOUT = 30.0
 """Seconds without a byte after which a call has failed."""
+KEPT = 60.0
+"""Seconds that an idle connection is kept; the aggregator keeps it somewhat longer."""
 PAUSES = (0.2, 1.0, 4.0)
 """Seconds before a call is tried again."""
 
@@ -54,7 +56,9 @@ class Fleet:
             ) from error
         self._key = key
         self.public = public_pem(key)
-        self._http = httpx.Client(verify=context, timeout=TIMEOUT)
+        # Connections outlast a training: to make one takes three times as long as a call.
+        limits = httpx.Limits(keepalive_expiry=KEPT)
+        self._http = httpx.Client(verify=context, timeout=TIMEOUT, limits=limits)
 
     def close(self) -> None:
         """Close all connections."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 
 from flwr.app import Context, RecordDict
@@ -27,8 +28,6 @@ from flwr.proto.fleet_pb2 import (
 )
 from flwr.proto.heartbeat_pb2 import SendNodeHeartbeatRequest, SendNodeHeartbeatResponse
 from flwr.proto.message_pb2 import (
-    ConfirmMessageReceivedRequest,
-    ConfirmMessageReceivedResponse,
     ObjectTree,
     PullObjectRequest,
     PullObjectResponse,
@@ -58,6 +57,8 @@ LONGEST_PAUSE = 20.0
 """Seconds between two tries to come back."""
 SMALL = 1 << 20
 """Most bytes of an answer that is no object."""
+AT_ONCE = 4
+"""Objects on their way at a time: on a long line, waiting is what takes time."""
 ARRIVING = 50
 """Looks for an object that the aggregator announced but does not have yet."""
 
@@ -76,6 +77,7 @@ class Node:
         self, fleet: Fleet, app: ClientApp, limit: int, told: Callable[[str], None] = lambda text: None
     ) -> None:
         self._fleet, self._app, self._limit, self._told = fleet, app, limit, told
+        self._pool = ThreadPoolExecutor(AT_ONCE, "blindtune objects")
 
     def run(self) -> None:
         """Answer until interrupted; come back whenever the connection is lost.
@@ -109,15 +111,9 @@ class Node:
                 time.sleep(BUSY if time.monotonic() - last < QUIET else IDLE)
 
     def _answer(self, me: NodeInfo, run: int, tree: ObjectTree) -> None:
-        root = tree.object_id
-        contents = {n: self._object(me, run, n) for n in identifiers(tree, self._limit)}
-        self._fleet.call(
-            "confirm-message-received",
-            ConfirmMessageReceivedRequest(node=me, run_id=run, message_object_id=root),
-            ConfirmMessageReceivedResponse,
-            SMALL,
-        )
-        message = put_together(root, contents)
+        numbers = identifiers(tree, self._limit)
+        contents = self._pool.map(lambda number: self._object(me, run, number), numbers)
+        message = put_together(tree.object_id, dict(zip(numbers, contents, strict=True)))
         context = Context(run, me.node_id, node_config={}, state=RecordDict(), run_config={})
         start = time.monotonic()
         reply = self._app(message, context)
@@ -136,16 +132,21 @@ class Node:
                 PushMessagesResponse,
                 SMALL,
             )
-            own = set(identifiers(tree, self._limit))
-            for number in pushed.objects_to_push:
-                if number in own:
-                    self._push(me, run, pushed.session_id, number, content(number))
+            wanted = [n for n in identifiers(tree, self._limit) if n in pushed.objects_to_push]
+            for first in range(0, len(wanted), AT_ONCE):
+                some = wanted[first : first + AT_ONCE]
+                # Made here, where hashes are remembered, and a few at a time.
+                sent = [self._sending(me, run, pushed.session_id, n, content(n)) for n in some]
+                for sending in sent:
+                    sending.result()
 
-    def _push(self, me: NodeInfo, run: int, session: str, number: str, content: bytes) -> None:
+    def _sending(
+        self, me: NodeInfo, run: int, session: str, number: str, content: bytes
+    ) -> Future[PushObjectResponse]:
         request = PushObjectRequest(
             node=me, run_id=run, object_id=number, object_content=content, session_id=session
         )
-        self._fleet.call("push-object", request, PushObjectResponse, SMALL)
+        return self._pool.submit(self._fleet.call, "push-object", request, PushObjectResponse, SMALL)
 
     def _object(self, me: NodeInfo, run: int, number: str) -> bytes:
         request = PullObjectRequest(node=me, run_id=run, object_id=number)

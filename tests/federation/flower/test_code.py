@@ -42,7 +42,7 @@ run()
 """
 CALLS = {
     *("activate-node", "deactivate-node", "send-node-heartbeat", "pull-messages", "pull-object"),
-    *("confirm-message-received", "push-messages", "push-object"),
+    *("push-messages", "push-object"),
 }
 
 
