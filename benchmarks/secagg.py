@@ -9,14 +9,18 @@ hospital. Written to ``benchmarks/results/secagg.json``.
 from __future__ import annotations
 
 import argparse
+import os
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from hypothesis import Phase, given, seed, settings
+from hypothesis import strategies as st
 
 from benchmarks.commands import ROOT, keep, machine
 from benchmarks.page import table
@@ -138,36 +142,59 @@ def render(found: dict[str, Any]) -> str:
         f"of {m['cpu']}, Python {m['python']}, commit {m['commit']}; computing alone, no network. "
         "`plain average` is the same vectors added in clear, by all hospitals together.\n\n"
         + table(heads, rows)
-        + f"\n\n{c['sessions']:,} random sessions of 3 to 7 hospitals with random dropouts, {c['cases']:,} "
-        f"values in all: {c['wrong']} differ from the plain sum modulo 2^32.\n"
+        + f"\n\n{c['sessions']:,} sessions of 3 to 7 hospitals drawn by Hypothesis, with dropouts at any stage, "
+        f"{c['values']:,} values in all: every sum is the plain sum modulo 2^32, and within its bound of the "
+        "floats'.\n"
     )
 
 
-def cases(count: int) -> dict[str, Any]:
-    """Random sessions, dropouts and vectors against plain sums modulo 2^32; every one must be equal."""
-    rng = np.random.default_rng()
-    done, wrong = 0, 0
+def cases(count: int, processes: int = os.cpu_count() or 1) -> dict[str, Any]:
+    """Sessions that Hypothesis draws (members, dropouts at any stage, vectors), each against the plain sum.
+
+    Every sum must be that of the members told, modulo 2^32, and within the quantiser's bound of the floats'.
+    """
     start = time.perf_counter()
-    round_ = 0
+    with ProcessPoolExecutor(processes) as pool:
+        done = list(pool.map(_sessions, range(processes), [count // processes] * processes))
+    return {
+        "sessions": sum(n for n, _ in done),
+        "values": sum(n for _, n in done),
+        "seconds": time.perf_counter() - start,
+    }
+
+
+def _sessions(number: int, count: int) -> tuple[int, int]:
+    """Draw so many sessions; how many there were, and values in them. A wrong sum is an AssertionError."""
+    done, values = 0, 0
     with ExitStack() as stack:
         groups = {n: stack.enter_context(group(n)) for n in (3, 4, 5, 7)}
-        while done < count:
-            n = int(rng.choice(list(groups)))
-            members = groups[n]
-            # Each element of the vectors is a case: many grid edges and signs in few sessions.
-            length, round_ = int(rng.integers(1, 2000)), round_ + 1
-            session = session_of(members, length, round_)
-            scale = 10.0 ** rng.integers(-9, 3)
-            vectors = {m.number: rng.normal(scale=scale, size=length) for m in members}
-            most = int(rng.integers(0, n - session.threshold + 1))
-            who = rng.choice(np.arange(1, n + 1), most, replace=False)
-            gone = {int(w): str(rng.choice(STAGES)) for w in who}
+
+        @seed(number)
+        @settings(max_examples=count, deadline=None, database=None, phases=[Phase.generate])
+        @given(st.sampled_from(sorted(groups)), st.data())
+        def one(parties: int, data: st.DataObject) -> None:
+            nonlocal done, values
+            members = groups[parties]
+            floats = st.floats(-1.5, 1.5, width=32)
+            length = data.draw(st.integers(1, 6))
+            done, values = done + 1, values + length
+            session = session_of(members, length, done)
+            vectors = {
+                m.number: np.array(data.draw(st.lists(floats, min_size=length, max_size=length)))
+                for m in members
+            }
+            few = st.lists(st.integers(1, parties), max_size=parties - session.threshold, unique=True)
+            gone = {n: data.draw(st.sampled_from(STAGES)) for n in data.draw(few)}
             found = aggregate(session, members, vectors, gone)
+            assert set(found.members) >= {m.number for m in members} - gone.keys()
             encoded = [session.quantiser.encode(vectors[m]) for m in found.members]
             plain = np.sum(encoded, axis=0, dtype=np.uint32)
-            wrong += int((session.quantiser.decode(plain) != found.values).sum())
-            done += length
-    return {"cases": done, "sessions": round_, "wrong": wrong, "seconds": time.perf_counter() - start}
+            np.testing.assert_array_equal(session.quantiser.decode(plain), found.values)
+            clipped = np.sum([np.clip(vectors[m], -1, 1) for m in found.members], axis=0)
+            assert np.abs(clipped - found.values).max() <= session.quantiser.error(len(found.members))
+
+        one()
+    return done, values
 
 
 if __name__ == "__main__":
