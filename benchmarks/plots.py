@@ -16,7 +16,7 @@ def draw(cases: dict[str, dict[str, Any]], target: Path) -> list[tuple[str, Path
     matplotlib.use("svg")
     # Files that do not change when nothing else does.
     matplotlib.rcParams.update({"svg.hashsalt": "blindtune", "svg.fonttype": "none", "font.size": 10})
-    from matplotlib import pyplot
+    from matplotlib import pyplot, ticker
 
     found = []
     for curve, label in AXES.items():
@@ -31,6 +31,8 @@ def draw(cases: dict[str, dict[str, Any]], target: Path) -> list[tuple[str, Path
         figure, axis = pyplot.subplots(figsize=(4.6, 3.0), layout="constrained")
         axis.plot(x, seconds, marker="o", color="#0b5fa5", label="training, s")
         axis.set(xlabel=label, ylabel="training, s", ylim=(0, None), xlim=(0, None))
+        axis.xaxis.set_major_locator(ticker.MaxNLocator(5, integer=True))
+        axis.xaxis.set_major_formatter(ticker.StrMethodFormatter("{x:,.0f}"))
         axis.grid(alpha=0.25)
         if curve != "cores":
             other = axis.twinx()

@@ -142,7 +142,7 @@ def render(found: dict[str, Any]) -> str:
         f"of {m['cpu']}, Python {m['python']}, commit {m['commit']}; computing alone, no network. "
         "`plain average` is the same vectors added in clear, by all hospitals together.\n\n"
         + table(heads, rows)
-        + f"\n\n{c['sessions']:,} sessions of 3 to 7 hospitals drawn by Hypothesis, with dropouts at any stage, "
+        + f"\n\n{c['sessions']:,} sessions of 3 to 7 hospitals drawn by Hypothesis, dropouts at any stage, "
         f"{c['values']:,} values in all: every sum is the plain sum modulo 2^32, and within its bound of the "
         "floats'.\n"
     )
