@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from blindtune.cli import render
-from blindtune.cli.options import Json
+from blindtune.cli.options import Json, number
 
 
 def bench(
@@ -19,7 +19,9 @@ def bench(
         Path | None, typer.Option(help="Write the machine file here, for plans made elsewhere (--machine).")
     ] = None,
     cores: Annotated[int | None, typer.Option(help="Threads to measure with; all cores.", min=1)] = None,
-    seconds: Annotated[float, typer.Option(help="Time to spend on measuring.", min=1.0)] = 10.0,
+    seconds: Annotated[
+        float, typer.Option(help="Time to spend on measuring.", min=1.0, callback=number)
+    ] = 10.0,
     json_: Json = False,
 ) -> None:
     """Measure this machine's homomorphic operations in about half a minute.

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from blindtune.cli import render
-from blindtune.cli.options import Degree, HeadName, Json, MachineFile, Memory, Security, Steps
+from blindtune.cli.options import Degree, HeadName, Json, MachineFile, Memory, Security, Steps, number
 
 if TYPE_CHECKING:
     from blindtune.client.study import StudyDirectory
@@ -121,9 +121,12 @@ def encrypt(
         int | None, typer.Option(help="Whitened directions; chosen on validation.", min=1)
     ] = None,
     epsilon: Annotated[
-        float | None, typer.Option(help="Whitening shrinkage; chosen on validation.", min=0.0)
+        float | None,
+        typer.Option(help="Whitening shrinkage; chosen on validation.", min=0.0, callback=number),
     ] = None,
-    rate: Annotated[float | None, typer.Option(help="Learning rate; chosen on validation.", min=1e-6)] = None,
+    rate: Annotated[
+        float | None, typer.Option(help="Learning rate; chosen on validation.", min=1e-6, callback=number)
+    ] = None,
     security: Security = 128,
     member: Annotated[
         str, typer.Option(help="Name in the study, seen by the server; a-z, 0-9, hyphens.")

@@ -7,12 +7,26 @@ from typing import Annotated
 
 import typer
 
+
+def number(value: float | None) -> float | None:
+    """Refuse "nan", which some versions of typer take for a number of any size.
+
+    Raises:
+        typer.BadParameter: as said.
+    """
+    if value is not None and value != value:
+        raise typer.BadParameter("not a number")
+    return value
+
+
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of tables.")]
 Study = Annotated[Path, typer.Argument(help="The study's directory, from blindtune encrypt.")]
 Steps = Annotated[int | None, typer.Option(help="Gradient steps; the head's own.", min=1, max=32)]
 Degree = Annotated[int, typer.Option(help="Degree of the residual polynomial: 1, 3, 5 or 7.")]
 Security = Annotated[int, typer.Option(help="Bits of security: 128, 192 or 256.")]
-Memory = Annotated[float, typer.Option(help="GiB of memory that the server may use.", min=0.1)]
+Memory = Annotated[
+    float, typer.Option(help="GiB of memory that the server may use.", min=0.1, callback=number)
+]
 MachineFile = Annotated[
     Path | None,
     typer.Option(

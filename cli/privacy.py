@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from blindtune.cli import render
-from blindtune.cli.options import Json
+from blindtune.cli.options import Json, number
 
 if TYPE_CHECKING:
     from blindtune.privacy.options import Option
@@ -23,7 +23,9 @@ Delta = Annotated[float | None, typer.Option(help="Delta; a tenth of one over th
 @app.command()
 def plan(
     patients: Annotated[int, typer.Option(help="Patients in the training set.", min=2)],
-    epochs: Annotated[float, typer.Option(help="Passes over the patients.", min=0.01)] = 10.0,
+    epochs: Annotated[
+        float, typer.Option(help="Passes over the patients.", min=0.01, callback=number)
+    ] = 10.0,
     batch: Annotated[
         int | None, typer.Option(help="Patients expected in a step; a tenth of all.", min=1)
     ] = None,

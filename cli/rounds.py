@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from blindtune.cli import render
-from blindtune.cli.options import PlainHttp, TokenFile
+from blindtune.cli.options import PlainHttp, TokenFile, number
 from blindtune.cli.tally import Tally
 
 if TYPE_CHECKING:
@@ -43,10 +43,14 @@ def serve(
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port; 0 takes a free one.", min=0, max=65535)] = 8443,
     timeout: Annotated[
-        float, typer.Option(help="Seconds that a hospital may take to answer, training included.", min=1)
+        float,
+        typer.Option(
+            help="Seconds that a hospital may take to answer, training included.", min=1, callback=number
+        ),
     ] = 3600.0,
     gather: Annotated[
-        float, typer.Option(help="Seconds to wait for all hospitals once enough are there.", min=0)
+        float,
+        typer.Option(help="Seconds to wait for all hospitals once enough are there.", min=0, callback=number),
     ] = 60.0,
     fewest: Fewest = 3,
     colluding: Colluding = None,
