@@ -243,8 +243,8 @@ def render(found: dict[str, Any]) -> str:
 Written by `python -m benchmarks.deployment`. One aggregator and {len(NAMES)} hospitals, each a process, over
 TLS 1.3; each hospital in a network namespace of its own. All on {m["cores"]} cores of {m["cpu"]}, with a load
 of {m["load_at_start"]:.1f} at the start, Python {m["python"]}, flwr {found["flwr"]}, commit {m["commit"]}.
-Secure sums; one step on 60 rows a round, so that what is measured is the transport and the aggregation. Medians
-of {found["rounds"]} rounds, bytes of one hospital both ways; `on the cable` with headers, polling and signs of
+Secure sums; one step on 60 rows a round: what is measured is the transport and the aggregation. Medians
+of {found["rounds"]} rounds, bytes of one hospital both ways; `on the cable` with headers, polls and signs of
 life. Delays are made by a relay that holds back both directions (this kernel has no netem): TCP itself sees
 none, so that slow starts of real lines are not in it.
 
