@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import signal
@@ -10,10 +9,10 @@ import subprocess
 import sys
 import textwrap
 import time
-import zipfile
 
 import numpy as np
 import pytest
+from flwr.cli.build import build_fab_from_files
 from flwr.supercore.fab import Fab
 
 from blindtune.federation.channel import Request
@@ -47,23 +46,25 @@ CALLS = {
 
 
 def app_bundle(marker):
-    """A Flower app whose every module writes a file when it is imported."""
+    """A Flower app that writes a file when it is imported, as Flower's own tool packs it."""
     code = f"open({str(marker)!r}, 'w').close()\nfrom flwr.clientapp import ClientApp\napp = ClientApp()\n"
     project = """
         [project]
         name = "evil"
         version = "1.0.0"
+        license = { file = "LICENSE" }
+        dependencies = ["flwr>=1.41.0"]
         [tool.flwr.app]
         publisher = "evil"
+        fab-format-version = 1
+        flwr-version-target = "1.41.0"
         [tool.flwr.app.components]
         serverapp = "evil:app"
         clientapp = "evil:app"
     """
-    data = io.BytesIO()
-    with zipfile.ZipFile(data, "w") as file:
-        file.writestr("pyproject.toml", textwrap.dedent(project))
-        file.writestr("evil.py", code)
-    return data.getvalue()
+    files = {"pyproject.toml": textwrap.dedent(project), "evil.py": code, "LICENSE": "Apache-2.0"}
+    bundle, _ = build_fab_from_files({name: text.encode() for name, text in files.items()})
+    return bundle
 
 
 @pytest.fixture
@@ -99,7 +100,9 @@ def joined(tmp_path, authority, monkeypatch):
     limit, tls = most_bytes(plan), Tls(authority / "server.pem", authority / "server.key")
     with link(members.doors, "127.0.0.1", 0, tls, limit) as linked:
         state, bundle = linked.grid.state, app_bundle(marker)
-        state.run_ids[linked.grid.run.run_id].run.fab_hash = state.store_fab(Fab("", bundle, {}))
+        served = state.run_ids[linked.grid.run.run_id].run
+        served.fab_hash = state.store_fab(Fab("", bundle, {}))
+        served.fab_id, served.fab_version = "evil/evil", "1.0.0"
         arguments = ["federate", "join", "plan.json", f"127.0.0.1:{linked.port}", "--home", "north"]
         arguments += ["--roster", "roster.json", "--ca", str(authority / "ca.pem"), "--data", "data.npz"]
         process = subprocess.Popen(
@@ -122,6 +125,8 @@ def joined(tmp_path, authority, monkeypatch):
                 process.communicate()
 
 
+# Of Flower's tool that packs the app.
+@pytest.mark.filterwarnings("ignore:GitWildMatchPattern:DeprecationWarning")
 def test_code_that_an_aggregator_sends_is_not_run(joined):
     channel, process, asked, marker, port = joined
     for kind in ("hello", "statistics", "nonsense"):
