@@ -18,8 +18,8 @@ from blindtune.federation.parcel import COUNT_BOUND, Parcel, Part
 from blindtune.federation.secagg.quantise import Quantiser
 from blindtune.privacy.mechanism import Mechanism
 
-STATISTICS, UPDATE = "statistics", "update"
-"""What is summed before the first round, and in each."""
+STATISTICS, UPDATE, FINISHED = "statistics", "update", "finished"
+"""What is summed before the first round, and in each; and the last model on its way to the sites."""
 
 LOSS_BOUND = float(1 << 20)
 """Of the sum of a site's losses: eight a case for the largest site, with four digits for the smallest."""

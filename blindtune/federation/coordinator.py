@@ -17,6 +17,7 @@ from blindtune.errors import FederationError
 from blindtune.federation.agreement import Agreement
 from blindtune.federation.channel import Channel, Request
 from blindtune.federation.contributions import (
+    FINISHED,
     STATISTICS,
     UPDATE,
     counts_mechanism,
@@ -139,6 +140,17 @@ class Coordinator:
             yield done
             if done.stopped == len(done.sites):
                 break
+        self.publish()
+
+    def publish(self) -> list[str]:
+        """Give every site that is there the model; told again whenever a finished study is run.
+
+        Returns:
+            names of the sites that have it now.
+        """
+        request = Request(FINISHED, b"{}", write_model(self.values, self.totals))
+        answers = self._channel.ask(dict.fromkeys(self._present()[0], request))
+        return [name for name, answer in answers.items() if not answer.refusal]
 
     def _statistics(self) -> None:
         parcel = statistics_parcel(self.agreement)

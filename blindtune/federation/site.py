@@ -17,6 +17,7 @@ from blindtune.errors import FederationError
 from blindtune.federation.agreement import Agreement, HeadModel, Privacy
 from blindtune.federation.channel import Request
 from blindtune.federation.contributions import (
+    FINISHED,
     STATISTICS,
     UPDATE,
     cut,
@@ -40,12 +41,13 @@ from blindtune.federation.private import (
     round_releases,
 )
 from blindtune.federation.secagg.member import Member
+from blindtune.federation.setup import save_model
 from blindtune.federation.sums import PLAIN, PREFIX, Proposal, SumDesk
 from blindtune.files import whole_file
 from blindtune.privacy.account import Release
 from blindtune.privacy.ledger import Ledger
 
-READY = "ready.safetensors"
+READY, MODEL = "ready.safetensors", "model"
 
 
 class RoundHead(BaseModel):
@@ -63,7 +65,8 @@ class Site:
         member: its part in secure sums.
         agreement: the plan that this hospital approved.
         learner: model and data.
-        directory: where what is ready to be summed lies, so that a restart loses nothing.
+        directory: where what is ready to be summed lies, so that a restart loses nothing; the finished model
+            comes into its folder ``model``.
         ledger: of this hospital's patients; a private plan is charged to it before anything is released.
 
     Raises:
@@ -100,6 +103,10 @@ class Site:
             return b""
         if request.kind == UPDATE:
             self._train(request)
+            return b""
+        if request.kind == FINISHED:
+            values, totals = read_model(self._agreement, request.body)
+            save_model(self._agreement, values, totals, self._directory / MODEL)
             return b""
         if request.kind.startswith(PREFIX) or request.kind == PLAIN:
             return self._desk.handle(request)

@@ -13,6 +13,7 @@ from blindtune.federation.contributions import known, read_model, write_model
 from blindtune.federation.heads import Cases, HeadLearner, softmax
 from blindtune.federation.learner import fingerprint, scores
 from blindtune.federation.setup import raw_head
+from blindtune.models.linear import LinearHead
 
 ONE_STEP = {"every": 1, "unit": "batches", "batch": 1000, "rate": 0.5}
 
@@ -308,3 +309,25 @@ def test_centred_and_whitened_heads_come_out_on_raw_features(study):
         learner.begin(known(made.agreement, coordinator.totals))
         raw = softmax(made.validation["site-0"].features @ weights.T + biases)
         np.testing.assert_allclose(raw, learner.predict(coordinator.values), atol=1e-5)
+
+
+def test_every_site_that_is_there_gets_the_finished_model_and_others_later(study):
+    made = study(rounds=2)
+    away = made.channel.sites.pop("site-3")
+    coordinator = made.coordinator()
+    list(coordinator.run())
+    places = {n: made.directory / n / "site" / "model" for n in made.names}
+    assert [n for n, p in places.items() if p.is_dir()] == made.names[:3]
+    made.channel.sites["site-3"] = away
+    assert list(made.coordinator().run()) == []
+    weights, biases = raw_head(made.agreement, made.model, coordinator.values, coordinator.totals)
+    for place in places.values():
+        head = LinearHead.load(place)
+        np.testing.assert_allclose(head.weight, weights, atol=1e-6)
+        np.testing.assert_allclose(head.bias, biases, atol=1e-6)
+
+
+def test_a_finished_model_that_is_not_the_plans_is_refused(study):
+    made = study()
+    with pytest.raises(FederationError, match="not the plan's"):
+        made.site("site-0").handle(Request("finished", b"{}", write_model(made.start[:-1], IMAGES)))
