@@ -120,6 +120,7 @@ def test_parameters_above_the_table_are_refused(text: str) -> None:
         (("program", "momentum"), [0.0, 0.25]),
         (("program", "momentum"), [0.0, 1.5, 0.5]),
         (("program", "momentum"), None),
+        (("program", "started"), 1),
         (("parameters", "security"), 99),
         (("parameters", "scale_bits"), 20),
         (("parameters", "ring_degree"), 1 << 70),
@@ -258,5 +259,6 @@ def test_models_carry_what_they_were_made_of(tiny: Parameters, tmp_path: Path) -
         "sets": [0, 1],
         "retain": [1.0, 0.5],
         "momentum": [0.0, 0.25],
+        "started": False,
     }
     assert parameters_model(tiny).checked() == tiny
