@@ -92,7 +92,8 @@ class Mechanism:
                 where="privacy",
                 remedy="Lower the learning rate; nothing was released.",
             )
-        inner = self.clip - self.step * math.sqrt(self.length) / 2
+        # A billionth less: no rounding of these floats can carry a contribution past the clip.
+        inner = (self.clip - self.step * math.sqrt(self.length) / 2) * (1 - 1e-9)
         rows *= (np.minimum(1.0, inner / np.maximum(lengths, 1e-300)) / self.step)[:, None]
         return np.rint(rows).astype(np.int64)
 
