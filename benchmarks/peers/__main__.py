@@ -14,7 +14,7 @@ import os
 import shlex
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -103,6 +103,14 @@ def embeddings(given: argparse.Namespace) -> Callable[[], Path]:
     return find
 
 
+def command(given: Sequence[str]) -> str:
+    """How to run this again, with names for the places of this machine."""
+    places = {f"--{name}": name.upper() for name in ("work", "shared", "out", "embeddings")}
+    words = [part for word in given for part in (word.split("=", 1) if word.startswith("--") else [word])]
+    told = [places.get(before, word) for before, word in zip(["", *words], words, strict=False)]
+    return shlex.join(["python", "-m", "benchmarks.peers", *told])
+
+
 def main() -> None:
     """Every peer on every table."""
     given = arguments()
@@ -110,7 +118,7 @@ def main() -> None:
         "machine": machine(),
         "cores": given.cores,
         "date": datetime.now(timezone.utc).date().isoformat(),
-        "command": shlex.join(["python", "-m", "benchmarks.peers", *sys.argv[1:]]),
+        "command": command(sys.argv[1:]),
         "licences": {PEERS[n].title: PEERS[n].licence for n in given.peers if n in PEERS},
         "rows": [],
         "missing": [],

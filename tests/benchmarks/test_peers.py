@@ -120,3 +120,11 @@ def test_what_was_not_run_in_full_is_marked(peers: Any, tmp_path: Path) -> None:
 def test_a_limit_that_does_not_fit_is_refused(peers: Any, text: str) -> None:
     with pytest.raises(peers.argparse.ArgumentTypeError):
         peers.limits(text)
+
+
+def test_the_command_that_is_published_names_no_place_of_the_machine(peers: Any) -> None:
+    given = ["--work", "/home/me/w", "--limit", "concrete=2", "--shared=/data", "--out", "/home/me/o.json"]
+    assert peers.command(given) == (
+        "python -m benchmarks.peers --work WORK --limit concrete=2 --shared SHARED --out OUT"
+    )
+    assert peers.command([]) == "python -m benchmarks.peers"
