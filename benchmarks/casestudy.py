@@ -29,15 +29,16 @@ from blindtune.client.features import embed_cohort, load_scan
 from blindtune.client.remote import Remote
 from blindtune.federation.agreement import Agreement, HeadModel, Local, NetworkModel, Privacy
 from blindtune.federation.blind import BlindLearner
-from blindtune.federation.contributions import known
-from blindtune.federation.heads import Cases, HeadLearner, softmax
-from blindtune.federation.learner import Learner, counts
+from blindtune.federation.contributions import known, summed
+from blindtune.federation.heads import Cases, HeadLearner
+from blindtune.federation.learner import Learner, counts, site_sum
 from blindtune.federation.networks import Images, NetworkLearner
 from blindtune.federation.private import spent
 from blindtune.federation.setup import draft, numbered, raw_head
 from blindtune.federation.simulation import simulated
 from blindtune.imaging import Cohort, Embeddings, load_cohort
 from blindtune.models.networks import build_network
+from blindtune.models.softmax import probabilities as softmax
 from blindtune.privacy.account import Release, noise_for
 from blindtune.privacy.ledger import Ledger
 from blindtune.report import Course, Predictions, Run, judge, write_run_report
@@ -48,6 +49,10 @@ PAGE = ROOT / "docs" / "casestudy.md"
 START_MARK, END_MARK = "<!-- figures: case study -->", "<!-- end of case study -->"
 FIGURES = ("accuracy", "balanced_accuracy", "mcc", "roc_auc")
 WHITENED = {"directions": 64, "epsilon": 0.1, "reach": 32.0}
+
+
+Told = Callable[[Agreement, Any, Mapping[str, Any]], np.ndarray]
+"""What a model says of the test scans, from its plan, values and the confederation's sums."""
 
 
 @dataclass
@@ -105,7 +110,7 @@ def federate(
     plan: Agreement,
     start: np.ndarray,
     learner: Callable[[str], Learner],
-    told: Callable[[Agreement, Any, Mapping[str, Any]], np.ndarray],
+    told: Told,
     ledgers: dict[str, Path] | None = None,
 ) -> None:
     """Run a plan over the sites, each with its own keys and journal, and judge its model."""
@@ -121,6 +126,22 @@ def federate(
     about = {"rounds": len(rounds), "seconds": seconds, "secure": plan.secure}
     study.record(name, probabilities, **about, **({"epsilon": epsilons[-1]} if epsilons else {}))
     np.save(study.work / f"{name.replace(' ', '-')}.npy", coordinator.values)
+
+
+def by_itself(
+    study: Study, name: str, plan: Agreement, start: np.ndarray, learner: Learner, told: Told
+) -> None:
+    """Train at one site for as many rounds as a plan has, and judge its model."""
+    totals = {"images": counts(learner.training.labels, len(plan.classes)).astype(float)}
+    if needed := summed(plan):
+        totals[needed[0]] = site_sum(learner, needed[1])
+    learner.begin(known(plan, totals))
+    values, began = start, time.perf_counter()
+    for _ in range(plan.rounds):
+        values = learner.train(values)
+    seconds = time.perf_counter() - began
+    scans = len(learner.training.labels)
+    study.record(name, told(plan, values, totals), scans=scans, seconds=seconds)
 
 
 def heads(study: Study) -> None:
@@ -144,16 +165,7 @@ def heads(study: Study) -> None:
         alone = HeadLearner(
             model, study.cases(where, "train"), study.cases(where, "val"), len(classes), local, seed=0
         )
-        rows = np.arange(len(alone.training.labels))
-        totals = {
-            "moments": np.sum([p.sum(axis=0) for p in alone.summands(rows)], axis=0),
-            "images": counts(alone.training.labels, len(classes)).astype(float),
-        }
-        alone.begin(known(plan, totals))
-        values, began = start, time.perf_counter()
-        for _ in range(plan.rounds):
-            values = alone.train(values)
-        study.record(name, tell(plan, values, totals), scans=len(rows), seconds=time.perf_counter() - began)
+        by_itself(study, name, plan, start, alone, tell)
     for name, secure in (("federated", False), ("federated, secure", True)):
         plan, start = draft("xrays", classes, model, rounds=10, local=local, secure=secure)
         federate(study, name, plan, start, site(plan), tell)
@@ -251,16 +263,7 @@ def network(study: Study, name: str, model: NetworkModel, rounds: int, local: Lo
         lambda s: built(images(s, "train"), images(s, "val")), tell,
     )  # fmt: skip
     alone = built(images("north", "train"), images("north", "val"))
-    rows = np.arange(len(alone.training.labels))
-    totals: dict[str, Any] = {"images": counts(alone.training.labels, len(classes)).astype(float)}
-    if not model.mean:
-        totals["pixels"] = np.sum([p.sum(axis=0) for p in alone.summands(rows)], axis=0)
-    alone.begin(known(plan, totals))
-    values, began = start, time.perf_counter()
-    for _ in range(rounds):
-        values = alone.train(values)
-    seconds = time.perf_counter() - began
-    study.record(f"{name}: local north", tell(plan, values, totals), scans=len(rows), seconds=seconds)
+    by_itself(study, f"{name}: local north", plan, start, alone, tell)
 
 
 def found(study: Study) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from blindtune.errors import BlindtuneError
+from blindtune.errors import BlindtuneError, InputError
 
 
 def sync_directory(directory: Path) -> None:
@@ -68,6 +68,27 @@ class whole_file:
             os.replace(self._partial, self._path)
         else:
             self._partial.unlink(missing_ok=True)
+
+
+@contextmanager
+def writing(what: str, where: str) -> Iterator[None]:
+    """Files that a person asked for are written in the block.
+
+    Args:
+        what: such as ``the report``.
+        where: the file or directory.
+
+    Raises:
+        InputError: the system did not take them.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise InputError(
+            f"{what} cannot be written ({error.strerror})",
+            where=where,
+            remedy="Choose a place that you may write to, on a disk with room.",
+        ) from error
 
 
 @contextmanager

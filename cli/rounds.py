@@ -202,6 +202,7 @@ def run(
             missing = sorted(learners.keys() - done.sites - done.excluded.keys())
             shown.round(done, now - before, 0, 0, missing)
             before = now
+        coordinator.publish()
     save_model(agreed, coordinator.values, coordinator.totals, out / "model")
     shown.say(f"all rounds are done; the model is in {out / 'model'}")
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from blindtune.errors import InputError, ModelError
 from blindtune.models.heads import Start
-from blindtune.models.softmax import step_length
+from blindtune.models.softmax import probabilities, step_length
 from blindtune.models.whitening import Whitening
 
 Floats = NDArray[np.float64]
@@ -58,8 +58,7 @@ class LinearHead:
         """(n, d) to class probabilities (n, classes); not for regression."""
         z = self.logits(embeddings)
         if self.kind == "multiclass":
-            e = np.exp(z - z.max(axis=1, keepdims=True))
-            return np.asarray(e / e.sum(axis=1, keepdims=True))
+            return probabilities(z)
         p = 0.5 * (1 + np.tanh(z / 2))
         return np.hstack([1 - p, p]) if self.kind == "binary" else np.asarray(p)
 

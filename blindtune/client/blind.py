@@ -13,7 +13,6 @@ import json
 import math
 import secrets
 import shutil
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
@@ -21,11 +20,12 @@ from typing import Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from blindtune.client.encoding import Scaling, decode, encode_weights
+from blindtune.client.decrypt import open_weights
+from blindtune.client.encoding import Scaling, encode_weights
 from blindtune.client.encrypt import base_manifest, write_data, write_keys
 from blindtune.client.keyfile import read_key, write_key
 from blindtune.client.remote import Remote
-from blindtune.errors import BundleError, EngineError, KeyFileError, PlanError
+from blindtune.errors import BundleError, KeyFileError, PlanError
 from blindtune.files import whole_file
 from blindtune.he.secret import SecretKey
 from blindtune.models.heads import STEEPEST, Encoded, Head
@@ -103,7 +103,6 @@ class Outsourced:
 
     Attributes:
         plan: parameters, packing, cost.
-        seconds: that the provider took for the last step, upload and download included.
     """
 
     def __init__(
@@ -113,7 +112,6 @@ class Outsourced:
         self._columns, self._outputs = columns, outputs
         self._scaling = Scaling(head.interval, head.learning_rates[0], rows)
         self.plan: Plan = plan(rows, columns, outputs, head, parameters=step_parameters(head))
-        self.seconds = 0.0
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._key = self._own_key()
         self._study, self._furthest = "", 0.0
@@ -170,11 +168,9 @@ class Outsourced:
             shutil.rmtree(old, ignore_errors=True)
         items = [self._key.encrypt(s) for s in encode_weights(weights, self.plan.layout, self._scaling)]
         write_bundle(outbox / "start", self._manifest("start"), [("weights", items)])
-        began = time.perf_counter()
         self._provider.train(
             self._study, [outbox / "keys", outbox / "data"], outbox / "start", inbox / "head"
         )
-        self.seconds = time.perf_counter() - began
         return self._open(inbox / "head")
 
     def _open(self, path: Path) -> Floats:
@@ -183,17 +179,7 @@ class Outsourced:
         bundle.verify()
         if bundle.manifest.model_copy(update={"parts": []}) != wanted:
             raise BundleError("not the head of this study's step", remedy="Ask the provider's operator.")
-        try:
-            slots = [self._key.decrypt(self._key.load(item)) for item in bundle.items("weights")]
-        except EngineError as error:
-            raise BundleError(f"the encrypted head: {error.what}", remedy="Run the round again.") from error
-        found = decode(slots, self.plan.layout, self._scaling, self._columns, self._outputs)
-        if not np.isfinite(found).all() or np.abs(found).max(initial=0.0) > 1e6:
-            raise BundleError(
-                "the decrypted weights are not plausible",
-                remedy="The provider did not run this study's step: ask its operator.",
-            )
-        return found
+        return open_weights(bundle, self._key, self._scaling, self._columns, self._outputs)
 
     def _manifest(self, kind: Literal["keys", "data", "start", "head"]) -> Manifest:
         identity = (self._study, ["hospital"], "hospital")

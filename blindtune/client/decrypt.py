@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from blindtune import __version__
-from blindtune.client.encoding import decode
+from blindtune.client.encoding import Scaling, decode
 from blindtune.client.study import Settings, StudyDirectory
 from blindtune.errors import BundleError, EngineError, InputError, KeyFileError
 from blindtune.he.secret import SecretKey
@@ -57,20 +57,29 @@ def open_head(directory: StudyDirectory, key: SecretKey) -> Opened:
     bundle = Bundle(directory.encrypted_head, insecure=insecure)
     _check_origin(bundle, settings, directory, insecure)
     bundle.verify()
-    layout = bundle.manifest.checked_layout
+    weights = open_weights(bundle, key, settings.scaling, settings.columns, settings.outputs)
+    _, rehearsed = directory.whitening()
+    deviation = float(np.abs(weights - rehearsed).max() / max(np.abs(rehearsed).max(), 1e-12))
+    return Opened(*finish(directory, settings, weights, "encrypted"), deviation)
+
+
+def open_weights(bundle: Bundle, key: SecretKey, scaling: Scaling, columns: int, outputs: int) -> Floats:
+    """The weights of a head's bundle on whitened features, (columns, outputs).
+
+    Raises:
+        BundleError: not ciphertexts of this key's, or weights that training cannot give.
+    """
     try:
         slots = [key.decrypt(key.load(item)) for item in bundle.items("weights")]
     except EngineError as error:
         raise BundleError(f"the encrypted head: {error.what}", remedy="Fetch it again.") from error
-    weights = decode(slots, layout, settings.scaling, settings.columns, settings.outputs)
+    weights = decode(slots, bundle.manifest.checked_layout, scaling, columns, outputs)
     if not np.isfinite(weights).all() or np.abs(weights).max() > 1e6:
         raise BundleError(
             "the decrypted weights are not plausible",
             remedy="Fetch again; if it stays, the server did not run this study's steps.",
         )
-    _, rehearsed = directory.whitening()
-    deviation = float(np.abs(weights - rehearsed).max() / max(np.abs(rehearsed).max(), 1e-12))
-    return Opened(*finish(directory, settings, weights, "encrypted"), deviation)
+    return weights
 
 
 def finish(

@@ -15,11 +15,13 @@ Share = Annotated[float, Field(ge=0, le=1)]
 SiteName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,31}$")]
 
 
-class _Model(BaseModel):
+class Schema(BaseModel):
+    """What comes from elsewhere: nothing unknown, nothing converted, no number that is none."""
+
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
-class HeadModel(_Model):
+class HeadModel(Schema):
     """Softmax regression on frozen features.
 
     Attributes:
@@ -68,7 +70,7 @@ class HeadModel(_Model):
         return self
 
 
-class NetworkModel(_Model):
+class NetworkModel(Schema):
     """A timm network trained end to end.
 
     Attributes:
@@ -108,7 +110,7 @@ class NetworkModel(_Model):
         return self
 
 
-class Local(_Model):
+class Local(Schema):
     """What a site does between two syncs.
 
     Attributes:
@@ -133,7 +135,7 @@ class Local(_Model):
     class_weights: bool = False
 
 
-class Privacy(_Model):
+class Privacy(Schema):
     """Differential privacy of training, by patient.
 
     Attributes:
@@ -166,7 +168,7 @@ class Privacy(_Model):
         return self.survivors if self.where == "distributed" else 1
 
 
-class Agreement(_Model):
+class Agreement(Schema):
     """A study's plan.
 
     Attributes:
@@ -215,9 +217,7 @@ class Agreement(_Model):
         Raises:
             FederationError: not one; says the first thing that is wrong.
         """
-        if len(data) > MAX_BYTES:
-            raise FederationError(f"a plan of {len(data):,} bytes", where="plan")
-        return validated("a federated study", lambda: cls.model_validate_json(data))
+        return read_plan(cls, data, "a federated study")
 
     @classmethod
     def checked(cls, told: dict[str, Any]) -> Agreement:
@@ -230,6 +230,17 @@ class Agreement(_Model):
 
 
 M = TypeVar("M", bound=BaseModel)
+
+
+def read_plan(kind: type[M], data: bytes, what: str) -> M:
+    """A plan from JSON.
+
+    Raises:
+        FederationError: too long, or not ``what``; says the first thing that is wrong.
+    """
+    if len(data) > MAX_BYTES:
+        raise FederationError(f"a plan of {len(data):,} bytes", where="plan")
+    return validated(what, lambda: kind.model_validate_json(data))
 
 
 def validated(what: str, read: Callable[[], M]) -> M:

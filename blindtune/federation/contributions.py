@@ -195,6 +195,12 @@ def model_digest(values: Values, totals: Mapping[str, NDArray[np.float64]]) -> s
     return found.hexdigest()
 
 
+def model_bytes(plan: Agreement) -> int:
+    """Most bytes of what comes with a round."""
+    parcel = statistics_parcel(plan)
+    return 4 * plan.parameters + 8 * (parcel.length if parcel else 0) + MAX_HEADER
+
+
 def write_model(values: Values, totals: Mapping[str, NDArray[np.float64]]) -> bytes:
     """What comes with a round."""
     return save({"values": values, **{f"total.{n}": a for n, a in totals.items()}})
@@ -209,9 +215,8 @@ def read_model(plan: Agreement, data: bytes) -> tuple[Values, dict[str, NDArray[
     parcel = statistics_parcel(plan)
     parts = parcel.parts if parcel else ()
     shapes = {"values": (plan.parameters,), **{f"total.{p.name}": (p.length,) for p in parts}}
-    most = 4 * plan.parameters + 8 * sum(p.length for p in parts) + MAX_HEADER
     try:
-        if len(data) > most:
+        if len(data) > model_bytes(plan):
             raise ValueError
         arrays = load(data)
         kinds = {n: a.dtype for n, a in arrays.items()}

@@ -140,10 +140,9 @@ class Coordinator:
             yield done
             if done.stopped == len(done.sites):
                 break
-        self.publish()
 
     def publish(self) -> list[str]:
-        """Give every site that is there the model; told again whenever a finished study is run.
+        """Give every site that is there the model as it is now.
 
         Returns:
             names of the sites that have it now.

@@ -13,6 +13,7 @@ from blindtune.federation.agreement import HeadModel, Local
 from blindtune.federation.contributions import moments, row_moments
 from blindtune.federation.learner import Totals, Values, class_weights, local_batches
 from blindtune.models.heads import STEEPEST, Head, one_vs_rest
+from blindtune.models.softmax import probabilities
 from blindtune.models.whitening import Whitening
 
 Floats = NDArray[np.float64]
@@ -113,6 +114,7 @@ class HeadLearner:
         self.training, self.validation, self.cut = training, validation, cut
         self._model, self._classes, self._local = model, classes, local
         self._random = np.random.default_rng(seed)
+        self._polynomial = blind_head(model, local).coefficients if model.blind else None
         self._whitening: Whitening | None = None
         self._x, self._held = (c.features.astype(np.float64) for c in (training, validation))
         self._weights: Floats = np.ones((len(training.labels), classes))
@@ -179,7 +181,7 @@ class HeadLearner:
 
     def predict(self, values: Values) -> Floats:
         """Probabilities of the validation cases."""
-        return softmax(self._logits(values.astype(np.float64), self._held))
+        return probabilities(self._logits(values.astype(np.float64), self._held))
 
     def _logits(self, values: Floats, x: Floats) -> Floats:
         k = self._classes
@@ -190,18 +192,17 @@ class HeadLearner:
         logits = self._logits(values, self._x[rows])
         truth = np.eye(self._classes)[self.training.labels[rows]]
         if self._model.loss == "softmax":
-            apart = softmax(logits) - truth
+            apart = probabilities(logits) - truth
         else:
             apart = self._sigmoid(logits) - (truth - 0.5)
         return np.asarray(apart * self._weights[rows])
 
     def _sigmoid(self, logits: Floats) -> Floats:
         """The logistic function less a half; in blind rounds the polynomial that stands for it."""
-        if not self._model.blind:
+        if self._polynomial is None:
             return 0.5 * np.tanh(logits / 2)
-        head = blind_head(self._model, self._local)
-        powers = np.arange(1, head.degree + 1, 2)
-        return np.asarray((logits[..., None] ** powers) @ head.coefficients)
+        powers = np.arange(1, self._model.degree + 1, 2)
+        return np.asarray((logits[..., None] ** powers) @ self._polynomial)
 
     def _cut(self, length: float) -> None:
         self._row_length = 0.98 * length / (STEEPEST * np.sqrt(self._classes))
@@ -256,9 +257,3 @@ def blind_head(model: HeadModel, local: Local) -> Head:
         balanced=False,
         started=True,
     )
-
-
-def softmax(logits: Floats) -> Floats:
-    """Logits to probabilities, shape (n, classes)."""
-    shifted = np.exp(logits - logits.max(axis=1, keepdims=True, initial=-np.inf))
-    return np.asarray(shifted / shifted.sum(axis=1, keepdims=True))

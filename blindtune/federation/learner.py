@@ -135,6 +135,14 @@ def counts(labels: NDArray[np.int64], classes: int) -> NDArray[np.int64]:
     return np.bincount(labels, minlength=classes).astype(np.int64)
 
 
+def site_sum(learner: Learner, length: int) -> NDArray[np.float64]:
+    """What all training cases of a site add to the sum that the model needs, shape (length,)."""
+    total = np.zeros(length)
+    for piece in learner.summands(np.arange(len(learner.training.labels))):
+        total += piece.sum(axis=0)
+    return total
+
+
 def local_batches(
     rows: int, local: Local, shuffled: Callable[[int], NDArray[np.int64]]
 ) -> list[NDArray[np.int64]]:

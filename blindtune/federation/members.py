@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from blindtune.errors import FederationError, InputError, KeyFileError
 from blindtune.federation.identity import KEY_BYTES, MAX_FILE_BYTES, MOST, NAME, Identity, Roster
-from blindtune.files import whole_file, write_secret
+from blindtune.files import whole_file, write_secret, writing
 
 IDENTITY, NODE, CARD = "identity.key", "node.key", "card.json"
 CURVE = ec.SECP384R1
@@ -160,11 +160,8 @@ def write(path: Path, content: _File) -> None:
     Raises:
         InputError: the disk does not take it.
     """
-    try:
-        with whole_file(path) as partial:
-            partial.write_text(content.model_dump_json(indent=1) + "\n")
-    except OSError as error:
-        raise InputError(f"cannot be written ({error.strerror})", where=path.name) from error
+    with writing("the file", path.name), whole_file(path) as partial:
+        partial.write_text(content.model_dump_json(indent=1) + "\n")
 
 
 def _canonical(card: Card) -> bytes:

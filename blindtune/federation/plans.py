@@ -12,7 +12,7 @@ from blindtune.errors import FederationError, InputError
 from blindtune.federation.agreement import MAX_BYTES, Agreement
 from blindtune.federation.learner import Values
 from blindtune.federation.setup import draft
-from blindtune.files import whole_file
+from blindtune.files import whole_file, writing
 
 PLAN, START = "plan.json", "start.safetensors"
 
@@ -64,13 +64,11 @@ def complete(path: Path, directory: Path, weights: Path | None = None) -> Agreem
         secure=drafted.secure,
         bound=drafted.bound,
     )
-    try:
+    with writing("the plan", directory.name):
         with whole_file(directory / START) as partial:
             save_file({"values": start}, partial)
         with whole_file(directory / PLAN) as partial:
             partial.write_text(plan.model_dump_json(indent=1) + "\n")
-    except OSError as error:
-        raise InputError(f"cannot be written ({error.strerror})", where=directory.name) from error
     return plan
 
 

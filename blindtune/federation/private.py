@@ -23,16 +23,18 @@ def local_steps(plan: Agreement, private: Privacy) -> int:
 
 def round_releases(plan: Agreement, private: Privacy) -> list[tuple[str, Release]]:
     """What a round releases of a patient, with its purpose."""
-    found = [("steps", Release(private.noise, private.sampling, local_steps(plan, private)))]
+    steps = slope_mechanism(plan, private).release(private.sampling, local_steps(plan, private))
+    found = [("steps", steps)]
     if private.validation:
-        found.append(("validation", Release(private.validation)))
+        found.append(("validation", counts_mechanism(plan, private).release()))
     return found
 
 
 def first_releases(plan: Agreement, private: Privacy) -> list[tuple[str, Release]]:
     """What is released before the first round, with its purpose."""
-    summed = isinstance(plan.model, HeadModel) and plan.model.summed
-    return [("moments", Release(private.moments))] if summed else []
+    if not isinstance(plan.model, HeadModel) or not plan.model.summed:
+        return []
+    return [("moments", moments_mechanism(plan.model, private).release())]
 
 
 def spent(plan: Agreement, delta: float, rounds: int) -> float:

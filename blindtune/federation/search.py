@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from blindtune.errors import FederationError, MissingPackageError
-from blindtune.federation.agreement import Agreement, validated
+from blindtune.federation.agreement import Agreement, Schema, read_plan
 from blindtune.federation.channel import Answer, Channel, Request
 from blindtune.federation.coordinator import Coordinator, Round
 from blindtune.federation.site import Site
@@ -27,11 +27,7 @@ MAX_HEAD = 1 << 16
 Number = Annotated[float, Field(allow_inf_nan=False)]
 
 
-class _Model(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
-
-
-class Span(_Model):
+class Span(Schema):
     """Values between two, even in their logarithm if ``log``."""
 
     low: Number
@@ -49,7 +45,7 @@ class Span(_Model):
         return isinstance(value, float) and self.low <= value <= self.high
 
 
-class Options(_Model):
+class Options(Schema):
     """One of some values."""
 
     options: Annotated[list[Number | int | str | bool], Field(min_length=1, max_length=100)]
@@ -59,7 +55,7 @@ class Options(_Model):
         return any(type(o) is type(value) and o == value for o in self.options)
 
 
-class SearchPlan(_Model):
+class SearchPlan(Schema):
     """What the sites of a search agree on.
 
     Attributes:
@@ -93,9 +89,7 @@ class SearchPlan(_Model):
         Raises:
             FederationError: not one; says the first thing that is wrong.
         """
-        if len(data) > MAX_HEAD:
-            raise FederationError(f"a plan of {len(data):,} bytes", where="search")
-        return validated("a search", lambda: cls.model_validate_json(data))
+        return read_plan(cls, data, "a search")
 
     def trial(self, number: int, values: Mapping[str, Any]) -> Agreement:
         """A trial's plan.
@@ -129,7 +123,7 @@ class Trial:
     rounds: list[Round]
 
 
-class _TrialHead(_Model):
+class _TrialHead(Schema):
     trial: int
     values: dict[str, Number | int | str | bool]
     head: str

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
 from blindtune import __version__
 from blindtune.errors import FederationError
-from blindtune.federation.agreement import Agreement, HeadModel, Privacy
+from blindtune.federation.agreement import Agreement, HeadModel, Privacy, Schema
 from blindtune.federation.channel import Request
 from blindtune.federation.contributions import (
     FINISHED,
@@ -31,7 +31,15 @@ from blindtune.federation.contributions import (
     summed,
     update_parcel,
 )
-from blindtune.federation.learner import Learner, Scores, Values, counts, fingerprint, scores
+from blindtune.federation.learner import (
+    Learner,
+    Scores,
+    Values,
+    counts,
+    fingerprint,
+    scores,
+    site_sum,
+)
 from blindtune.federation.private import (
     first_releases,
     private_counts,
@@ -50,10 +58,8 @@ from blindtune.privacy.ledger import Ledger
 READY, MODEL = "ready.safetensors", "model"
 
 
-class RoundHead(BaseModel):
+class RoundHead(Schema):
     """What comes with a round's model."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
     round: int = Field(ge=0, lt=1 << 31)
 
@@ -83,7 +89,7 @@ class Site:
         ledger: Ledger | None = None,
     ) -> None:
         self._agreement, self._learner, self._directory = agreement, learner, directory
-        self._name, self._ledger = member.name, ledger
+        self._name, self._ledger, self._begun = member.name, ledger, ""
         if agreement.privacy:
             _check_privacy(agreement.privacy, member, ledger)
         self._desk = SumDesk(member, self._ready, plain=not agreement.secure)
@@ -128,9 +134,7 @@ class Site:
                 self._charge("before round 0", first_releases(plan, private))
                 parts[name] = cut(parcel, name, private_moments(learner, plan.model, private))
             else:
-                everyone = np.arange(len(learner.training.labels))
-                pieces = [p.sum(axis=0) for p in learner.summands(everyone)]
-                parts[name] = np.sum(pieces, axis=0) if pieces else np.zeros(length)
+                parts[name] = site_sum(learner, length)
         self._keep(STATISTICS, 0, plan.start, parcel.pack(parts))
 
     def _train(self, request: Request) -> None:
@@ -149,7 +153,11 @@ class Site:
             # The sum of this round failed: what was learned for it still stands.
             return
         full = known(plan, totals)
-        self._learner.begin(full)
+        sums = model_digest(np.empty(0, np.float32), totals)
+        if self._begun != sums:
+            # The same in every round: whitening, and encryption in blind rounds, need not be looked at again.
+            self._learner.begin(full)
+            self._begun = sums
         if plan.privacy:
             parts = self._private(plan.privacy, number, values)
         else:

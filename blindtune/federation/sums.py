@@ -7,9 +7,10 @@ from typing import Annotated
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
 from blindtune.errors import FederationError
+from blindtune.federation.agreement import Schema
 from blindtune.federation.channel import Channel, Request
 from blindtune.federation.identity import Roster
 from blindtune.federation.secagg import protocol
@@ -20,10 +21,8 @@ from blindtune.federation.secagg.session import MAX_LENGTH, Session
 PREFIX, PLAIN = "secagg/", "plain/vector"
 
 
-class Proposal(BaseModel):
+class Proposal(Schema):
     """A session as it is proposed: a site puts its own roster in, never the coordinator's."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
     study: Annotated[str, Field(pattern=r"^[0-9a-z-]{1,64}$")]
     round: Annotated[int, Field(ge=0, lt=1 << 31)]

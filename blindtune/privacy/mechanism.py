@@ -65,13 +65,14 @@ class Mechanism:
         """Standard deviation of one party's noise, in steps."""
         return self.noise * self.clip / (self.step * math.sqrt(self.parties))
 
-    def release(self, sampling: float = 1.0) -> Release:
-        """What one such sum costs.
+    def release(self, sampling: float = 1.0, count: int = 1) -> Release:
+        """What such sums cost.
 
         Args:
             sampling: probability with which each patient took part.
+            count: how many.
         """
-        return Release(self.noise, sampling)
+        return Release(self.noise, sampling, count)
 
     def whole(self, contributions: NDArray[np.floating]) -> NDArray[np.int64]:
         """Contributions, clipped, in steps of the grid; each at most ``clip / step`` long.

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from blindtune.errors import InputError
-from blindtune.files import whole_file
+from blindtune.files import whole_file, writing
 
 from . import _format
 from .results import MEANINGS
@@ -61,16 +61,10 @@ def write(path: Path, content: str) -> None:
     Raises:
         InputError: it cannot be written.
     """
-    try:
+    with writing("the report", str(path)):
         path.parent.mkdir(parents=True, exist_ok=True)
         with whole_file(path) as partial:
             partial.write_text(content, encoding="utf-8")
-    except OSError as error:
-        raise InputError(
-            f"the report cannot be written ({error.strerror})",
-            where=str(path),
-            remedy="Choose a place that you may write to, on a disk with room.",
-        ) from error
 
 
 def checked_study(study: Mapping[str, Any]) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from blindtune.errors import InputError
-from blindtune.files import whole_file
+from blindtune.files import whole_file, writing
 from blindtune.tables import Line, Table, read_csv
 
 from ._bootstrap import Floats, Integers
@@ -187,15 +187,8 @@ class Predictions:
             InputError: as :meth:`to_csv`, or the file cannot be written.
         """
         text = self.to_csv()
-        try:
-            with whole_file(path) as partial:
-                partial.write_text(text, encoding="utf-8")
-        except OSError as error:
-            raise InputError(
-                f"predictions cannot be written ({error.strerror})",
-                where=path.name,
-                remedy="Choose a place that you may write to.",
-            ) from error
+        with writing("predictions", path.name), whole_file(path) as partial:
+            partial.write_text(text, encoding="utf-8")
 
 
 def read_predictions(path: Path) -> Predictions:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import secrets
 import socket
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager, suppress
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import uvicorn
@@ -15,6 +14,7 @@ from fastapi import FastAPI
 from starlette.concurrency import run_in_threadpool
 
 from blindtune.errors import InputError, RemoteError
+from blindtune.files import exclusive
 from blindtune.server.app import create_app
 from blindtune.server.queue import Queue
 from blindtune.server.store import Store
@@ -49,7 +49,8 @@ def serve(
     """
     store = Store(data_dir, insecure=insecure)
     cores = cores or os.cpu_count() or 1
-    with _only_server(data_dir), _listen(host, port) as listening:
+    busy = InputError("another server uses this data directory", where=str(data_dir), remedy="Stop it first.")
+    with exclusive(data_dir / "lock", busy), _listen(host, port) as listening:
         secret = token or os.environ.get(TOKEN) or read_token(data_dir)
         if len(secret) < SHORTEST_TOKEN or not secret.isascii():
             raise InputError(
@@ -97,18 +98,6 @@ def read_token(data_dir: Path) -> str:
         return path.read_text().strip()
     except OSError as error:
         raise InputError("the token file cannot be read", where=str(path)) from error
-
-
-@contextmanager
-def _only_server(data_dir: Path) -> Iterator[None]:
-    with open(data_dir / "lock", "w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise InputError(
-                "another server uses this data directory", where=str(data_dir), remedy="Stop it first."
-            ) from error
-        yield
 
 
 def _listen(host: str, port: int) -> socket.socket:

@@ -32,6 +32,16 @@ def blind_site(made, name, directory):
     return BlindLearner(made.agreement, *cases, directory / name / "blind", HereProvider(2))
 
 
+def encrypted(study, directory):
+    """A study after its first round in clear, and a site whose rows are encrypted for the next."""
+    made = study(sites=3, rounds=1, model=BLIND, local=STEP)
+    coordinator = made.coordinator()
+    list(coordinator.run())
+    learner = blind_site(made, "site-0", directory)
+    learner.begin(known(made.agreement, coordinator.totals))
+    return made, learner
+
+
 @pytest.mark.parametrize("weights", [False, True])
 def test_averaged_single_steps_are_the_pooled_step(study, weights):
     made = study(sites=3, rounds=4, model=BLIND, local={**STEP, "class_weights": weights})
@@ -136,22 +146,14 @@ def test_rows_go_up_once_and_again_only_when_they_changed(study, tmp_path):
 
 
 def test_logits_beyond_the_polynomial_are_refused_before_anything_is_sent(study, tmp_path):
-    made = study(sites=3, rounds=1, model=BLIND, local=STEP)
-    coordinator = made.coordinator()
-    list(coordinator.run())
-    learner = blind_site(made, "site-0", tmp_path)
-    learner.begin(known(made.agreement, coordinator.totals))
+    made, learner = encrypted(study, tmp_path)
     with pytest.raises(FederationError, match="leaves the polynomial"):
         learner.train(np.full_like(made.start, 50.0))
     assert not (tmp_path / "site-0" / "blind" / "outbox" / "start").exists()
 
 
 def test_weights_that_would_not_fit_are_refused_before_anything_is_sent(study, tmp_path):
-    made = study(sites=3, rounds=1, model=BLIND, local=STEP)
-    coordinator = made.coordinator()
-    list(coordinator.run())
-    learner = blind_site(made, "site-0", tmp_path)
-    learner.begin(known(made.agreement, coordinator.totals))
+    _, learner = encrypted(study, tmp_path)
     with pytest.raises(PlanError, match=r"weights of up to 1\d\d\.\d after this step"):
         learner.outsourced.step(np.full((5, 3), 99.0))
     assert not (tmp_path / "site-0" / "blind" / "outbox" / "start").exists()

@@ -10,10 +10,11 @@ import pytest
 from blindtune.errors import FederationError
 from blindtune.federation.channel import Request
 from blindtune.federation.contributions import known, read_model, write_model
-from blindtune.federation.heads import Cases, HeadLearner, softmax
+from blindtune.federation.heads import Cases, HeadLearner
 from blindtune.federation.learner import fingerprint, scores
 from blindtune.federation.setup import raw_head
 from blindtune.models.linear import LinearHead
+from blindtune.models.softmax import probabilities
 
 ONE_STEP = {"every": 1, "unit": "batches", "batch": 1000, "rate": 0.5}
 
@@ -307,7 +308,7 @@ def test_centred_and_whitened_heads_come_out_on_raw_features(study):
         weights, biases = raw_head(made.agreement, made.model, coordinator.values, coordinator.totals)
         learner = made.learner("site-0")
         learner.begin(known(made.agreement, coordinator.totals))
-        raw = softmax(made.validation["site-0"].features @ weights.T + biases)
+        raw = probabilities(made.validation["site-0"].features @ weights.T + biases)
         np.testing.assert_allclose(raw, learner.predict(coordinator.values), atol=1e-5)
 
 
@@ -316,10 +317,13 @@ def test_every_site_that_is_there_gets_the_finished_model_and_others_later(study
     away = made.channel.sites.pop("site-3")
     coordinator = made.coordinator()
     list(coordinator.run())
+    assert coordinator.publish() == made.names[:3]
     places = {n: made.directory / n / "site" / "model" for n in made.names}
     assert [n for n, p in places.items() if p.is_dir()] == made.names[:3]
     made.channel.sites["site-3"] = away
-    assert list(made.coordinator().run()) == []
+    again = made.coordinator()
+    assert list(again.run()) == []
+    assert again.publish() == made.names
     weights, biases = raw_head(made.agreement, made.model, coordinator.values, coordinator.totals)
     for place in places.values():
         head = LinearHead.load(place)

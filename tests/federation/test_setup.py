@@ -10,10 +10,10 @@ from safetensors.numpy import load_file
 from blindtune.errors import FederationError, InputError
 from blindtune.federation.agreement import Agreement, HeadModel, Local, NetworkModel
 from blindtune.federation.contributions import known
-from blindtune.federation.heads import softmax
 from blindtune.federation.learner import fingerprint
 from blindtune.federation.setup import NETWORK_WEIGHTS, build_learner, draft, save_model
 from blindtune.models.linear import LinearHead
+from blindtune.models.softmax import probabilities
 
 CLASSES = ["normal", "viral"]
 
@@ -69,7 +69,7 @@ def test_a_finished_head_takes_raw_features(embeddings, tmp_path):
     head = LinearHead.load(tmp_path / "model")
     assert head.classes == tuple(CLASSES)
     assert head.provenance["plan"] == plan.digest
-    told = softmax(head.logits(learner.validation.features))
+    told = probabilities(head.logits(learner.validation.features))
     np.testing.assert_allclose(told, learner.predict(values), atol=1e-5)
 
 

@@ -132,6 +132,7 @@ def _rounds(
                 sent, received = after[0] - before[0], after[1] - before[1]
                 done(Done(round_, now - since, sent, received, missing))
                 since, before, pause = now, after, 1.0
+            coordinator.publish()
             return
         except FederationError as error:
             told(f"{error.what}; trying again in {pause:.0f} s")

@@ -13,7 +13,7 @@ from flwr.serverapp import Grid, ServerApp
 from blindtune.errors import FederationError
 from blindtune.federation.agreement import Agreement
 from blindtune.federation.channel import Answer, Handler, answered
-from blindtune.federation.contributions import MAX_HEADER, statistics_parcel, update_parcel
+from blindtune.federation.contributions import model_bytes, statistics_parcel, update_parcel
 from blindtune.federation.flower.envelope import answer_records, read_request
 from blindtune.federation.identity import Identity
 from blindtune.federation.secagg.messages import MAX_BYTES
@@ -75,8 +75,7 @@ def most_bytes(plan: Agreement) -> int:
     """
     update, before = update_parcel(plan).length, statistics_parcel(plan)
     counted = before.length if before else 0
-    model = 4 * plan.parameters + 8 * counted + MAX_HEADER
-    found = max(model, 4 * update, 4 * counted, MAX_BYTES)
+    found = max(model_bytes(plan), 4 * update, 4 * counted, MAX_BYTES)
     if found > LARGEST:
         raise FederationError(
             f"a model whose messages have {found:,} bytes",
