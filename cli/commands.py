@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from blindtune.cli import bench, cloud, compare, demo, exchange, federate, hospital, privacy, results
+from blindtune.cli import audit, bench, cloud, compare, demo, exchange, federate, hospital, privacy, results
 
 app = typer.Typer(
     name="blindtune",
@@ -30,3 +30,4 @@ for command in (
     app.command()(command)
 app.add_typer(privacy.app, name="dp")
 app.add_typer(federate.app, name="federate")
+app.add_typer(audit.app, name="audit")
