@@ -54,8 +54,14 @@ class Program:
 
     @property
     def levels(self) -> int:
-        """Levels that training takes: ``2 + depth`` a step, one for a step from zero."""
-        whole = self.steps - (not self.started)
+        """Levels that training takes."""
+        return self.levels_after(self.steps)
+
+    def levels_after(self, steps: int) -> int:
+        """Levels that the first ``steps`` take: ``2 + depth`` each, one for a step from zero."""
+        if steps == 0:
+            return 0
+        whole = steps - (not self.started)
         return (not self.started) + whole * (2 + DEPTH[self.degree])
 
     @property
@@ -74,6 +80,38 @@ class Progress:
     level: int
     done: int
     total: int
+
+
+@dataclass(frozen=True)
+class State:
+    """Where a training can go on from.
+
+    Attributes:
+        step: steps done.
+        weights: after them, by weight block and column block.
+        before: after the step before; what momentum looks back to. Empty if there was none.
+    """
+
+    step: int
+    weights: products.Grid
+    before: products.Grid
+
+    def check(self, program: Program, layout: Layout, levels: int) -> None:
+        """Refuse a state that a program does not pass through.
+
+        Args:
+            levels: of fresh ciphertexts.
+
+        Raises:
+            PlanError: another step, shape or level.
+        """
+        if not 1 <= self.step <= program.steps:
+            raise PlanError(f"a state after {self.step} of {program.steps} steps")
+        for steps, grid in ((self.step, self.weights), (self.step - 1, self.before)):
+            found = [[(c.level, c.size, c.product) for c in row] for row in grid]
+            row = [(levels - program.levels_after(steps), 2, False)] * len(layout.widths)
+            if found != ([row] * layout.weight_blocks if steps or program.started else []):
+                raise PlanError("a state of another shape or level than this program's")
 
 
 class Trainer:
@@ -100,17 +138,23 @@ class Trainer:
         program: Program,
         on_progress: Callable[[Progress], None] = lambda _: None,
         start: products.Grid | None = None,
+        on_step: Callable[[State], None] = lambda _: None,
+        resume: State | None = None,
     ) -> products.Grid:
         """Run a program.
 
         Args:
             start: fresh weights by weight block and column block, for a program that is ``started``.
+            on_step: called after each step.
+            resume: go on after these steps. The result is the same, residue by residue, as without a
+                break: evaluation draws no random numbers.
 
         Returns:
             For each weight block, the weights of each column block.
 
         Raises:
-            PlanError: the levels do not suffice, or a start where none belongs.
+            PlanError: the levels do not suffice, a start where none belongs, or a state that this program
+                does not pass through.
         """
         engine, layout = self.engine, self.layout
         levels = engine.parameters.levels
@@ -122,16 +166,20 @@ class Trainer:
         if program.started != (start is not None):
             raise PlanError("weights to start from, for a program that starts from zero, or none for another")
         batches = _batches(layout)
-        done, total = 0, (3 * program.steps - 2 * (not program.started)) * len(batches) + program.steps
+        done, total = 0, _phases(program, program.steps, len(batches))
         weights: products.Grid = start or []
-        before = weights
+        before, first = weights, 0
+        if resume is not None:
+            resume.check(program, layout, levels)
+            weights, before, first = resume.weights, resume.before, resume.step
+            done = _phases(program, first, len(batches))
 
         def report(step: int, phase: str, level: int) -> None:
             nonlocal done
             done += 1
             on_progress(Progress(step + 1, program.steps, phase, level, done, total))
 
-        for step in range(program.steps):
+        for step in range(first, program.steps):
             sums: products.Grid | None = None
             babies = products.baby_steps(engine, layout, weights) if weights else []
             for rows in batches:
@@ -152,6 +200,7 @@ class Trainer:
             flat = products.gradient(engine, layout, sums, kept)
             before, weights = weights, [[flat[j * heads + k] for j in range(columns)] for k in range(heads)]
             report(step, "update", weights[0][0].level)
+            on_step(State(step + 1, weights, before))
         return weights
 
     def _diagonal(self, level: int) -> products.Diagonal:
@@ -190,6 +239,11 @@ class Trainer:
                 scaled = [self.engine.multiply_scalar(self.engine.at_level(c, level), factor) for c in flat]
             found = [self.engine.add(a, b) for a, b in zip(found, scaled, strict=True)] if found else scaled
         return found or None
+
+
+def _phases(program: Program, steps: int, batches: int) -> int:
+    """Phases that the first steps of a program report: three a batch and an update, fewer from zero."""
+    return (3 * steps - 2 * (not program.started)) * batches + steps
 
 
 def _batches(layout: Layout) -> list[range]:

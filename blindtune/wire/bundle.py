@@ -161,19 +161,31 @@ class Bundle:
             BundleError: the frame contradicts the manifest.
         """
         count, largest = self._counts[name]
-        path = self._path(name)
-        with open(path, "rb") as file:
-            head = file.read(8)
-            if head[:4] != MAGIC or len(head) < 8 or struct.unpack("<I", head[4:])[0] != count:
-                raise BundleError(f"part {name} is not a frame of {count} items")
-            sizes = struct.unpack(f"<{count}Q", _exactly(file.read(8 * count), 8 * count, name))
-            if any(s > largest for s in sizes) or 8 + 8 * count + sum(sizes) != path.stat().st_size:
-                raise BundleError(f"the item sizes in part {name} do not add up")
-            for size in sizes:
-                yield _exactly(file.read(size), size, name)
+        yield from framed(self._path(name), f"part {name}", count, largest)
 
     def _path(self, name: str) -> Path:
         return self.directory / PARTS / name
+
+
+def framed(path: Path, what: str, count: int, largest: int) -> Iterator[bytes]:
+    """The items of a frame on the disk, one at a time.
+
+    Args:
+        what: it is, for errors.
+        largest: size of an item in bytes.
+
+    Raises:
+        BundleError: other counts or sizes, or truncated.
+    """
+    with open(path, "rb") as file:
+        head = file.read(8)
+        if head[:4] != MAGIC or len(head) < 8 or struct.unpack("<I", head[4:])[0] != count:
+            raise BundleError(f"{what} is not a frame of {count} items")
+        sizes = struct.unpack(f"<{count}Q", _exactly(file.read(8 * count), 8 * count, what))
+        if any(s > largest for s in sizes) or 8 + 8 * count + sum(sizes) != path.stat().st_size:
+            raise BundleError(f"the item sizes in {what} do not add up")
+        for size in sizes:
+            yield _exactly(file.read(size), size, what)
 
 
 def file_sha256(path: Path) -> str:
@@ -191,9 +203,9 @@ def holds_secret_key(path: Path) -> bool:
         return SECRET_MARK in file.read(256)
 
 
-def _exactly(data: bytes, size: int, name: str) -> bytes:
+def _exactly(data: bytes, size: int, what: str) -> bytes:
     if len(data) != size:
-        raise BundleError(f"part {name} is truncated", remedy="Copy or write the bundle again.")
+        raise BundleError(f"{what} is truncated", remedy="Copy or write the bundle again.")
     return data
 
 

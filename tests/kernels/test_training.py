@@ -11,10 +11,11 @@ from hypothesis import strategies as st
 
 from blindtune.errors import EngineError, PlanError
 from blindtune.he.clear import ClearEngine
+from blindtune.he.engines import evaluation_engine
 from blindtune.he.secret import SecretKey
 from blindtune.kernels import training
 from blindtune.kernels.layout import Layout
-from blindtune.kernels.training import Program, Progress, Trainer
+from blindtune.kernels.training import Program, Progress, State, Trainer
 from blindtune.params import Parameters, ParametersLiteral
 
 RETAIN = st.sampled_from([1.0, 0.9, 0.5, 0.0, -0.25])
@@ -109,6 +110,76 @@ def test_three_steps_of_degree_seven_at_128_bits(draw_study: Any) -> None:
     assert np.abs(head - expected).max() < 6e-4
     assert np.abs(head - dense).max() < 1.5e-2
     assert np.abs(dense).max() > 0.5
+
+
+@pytest.mark.parametrize(
+    "program",
+    [
+        Program(3, 3, (0, 1, 0), (1.0, 0.9, 1.0)),
+        Program(4, 1, (0,) * 4, (1.0,) * 4, (0.0, 0.25, 0.4, 0.5)),
+        Program(3, 1, (0,) * 3, (0.9,) * 3, (0.0, 0.5, 0.5), started=True),
+    ],
+)
+def test_going_on_after_any_step_in_another_engine_gives_the_same_residues(
+    program: Program, tiny_key: SecretKey, draw_study: Any
+) -> None:
+    layout = Layout(512, 2, (8, 4), 2, 2, 2)
+    study = draw_study(layout, program, (400, 20, 3), 2)
+    keys, sent = layout.keys(), []
+    galois = {element: tiny_key.galois_key(element) for element in tiny_key.galois_elements(keys)}
+    relinearisation = tiny_key.relinearisation_key()
+
+    def run(resume: State | None = None) -> tuple[list[State], list[Progress]]:
+        engine = evaluation_engine(tiny_key.parameters, keys, relinearisation, galois)
+        states, seen, at = [], [], iter(range(10_000))
+
+        def encrypt(values: Any) -> Any:
+            # Once: encryption is randomised, evaluation is not.
+            n = next(at)
+            if n == len(sent):
+                sent.append(tiny_key.encrypt(values))
+            return engine.load(sent[n])
+
+        def moved(grid: Any, to: Any) -> Any:
+            return [[to(c) for c in row] for row in grid]
+
+        def keep(state: State) -> None:
+            states.append(State(state.step, *(moved(g, engine.dump) for g in (state.weights, state.before))))
+
+        if resume:
+            resume = State(resume.step, *(moved(g, engine.load) for g in (resume.weights, resume.before)))
+        trainer, start = study.trainer(engine, encrypt), study.start(encrypt)
+        weights = trainer.train(program, seen.append, start, keep, resume)
+        if states:
+            assert moved(weights, engine.dump) == states[-1].weights
+        return states, seen
+
+    states, seen = run()
+    assert [s.step for s in states] == list(range(1, program.steps + 1))
+    for state in states:
+        again, rest = run(state)
+        assert again == states[state.step :]
+        assert rest == seen[len(seen) - len(rest) :]
+        assert {p.step for p in rest} == set(range(state.step + 1, program.steps + 1))
+
+
+def test_a_state_that_a_program_does_not_pass_through(tiny: Parameters, draw_study: Any) -> None:
+    layout, program = Layout(512, 1, (4,), 2, 1, 1), Program(3, 1, (0, 0, 0), (1.0,) * 3)
+    e = ClearEngine(tiny, layout.keys())
+    states: list[State] = []
+    study = draw_study(layout, program, (100, 8, 1), 1)
+    study.trainer(e, e.encrypt).train(program, on_step=states.append)
+    first, second, _ = states
+    for wrong in (
+        State(0, [], []),
+        State(4, second.weights, first.weights),
+        State(1, second.weights, first.weights),
+        State(2, second.weights, []),
+        State(2, first.weights, first.weights),
+        State(2, [*second.weights, *second.weights], first.weights),
+    ):
+        with pytest.raises(PlanError, match="a state"):
+            study.trainer(e, e.encrypt).train(program, resume=wrong)
 
 
 def test_a_program_says_its_levels() -> None:
