@@ -13,6 +13,8 @@ The command line shows ``str(error)`` on one line and exits with :attr:`Blindtun
     ├── PrivacyError          a release that the privacy budget does not allow
     ├── ModelError            a backbone or its weights that cannot be had
     ├── RemoteError           the server refused, failed or could not be reached
+    ├── StorageError          the server's database or disk is full or cannot be used
+    ├── QuotaError            what a tenant may keep or run at a server is used up
     └── MissingPackageError   an optional package that this call needs
 """
 
@@ -74,6 +76,30 @@ class ModelError(BlindtuneError):
 
 class RemoteError(BlindtuneError):
     """The server refused, failed or could not be reached."""
+
+
+class StorageError(BlindtuneError):
+    """The server's database or disk cannot be used.
+
+    Attributes:
+        full: there is no room; otherwise it may pass, or its operator has to look.
+    """
+
+    def __init__(self, what: str, *, where: str = "", remedy: str = "", full: bool = False) -> None:
+        super().__init__(what, where=where, remedy=remedy)
+        self.full = full
+
+
+class QuotaError(BlindtuneError):
+    """What a tenant may keep or run at a server is used up.
+
+    Attributes:
+        passing: the tenant's own running work holds it, so that trying again later may help.
+    """
+
+    def __init__(self, what: str, *, where: str = "", remedy: str = "", passing: bool = False) -> None:
+        super().__init__(what, where=where, remedy=remedy)
+        self.passing = passing
 
 
 class MissingPackageError(BlindtuneError):

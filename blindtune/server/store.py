@@ -186,8 +186,8 @@ class Store:
             keys = Bundle(self._place(study, "keys", ""), insecure=self.insecure)
             data = [Bundle(self._place(study, "data", m), insecure=self.insecure) for m in members]
             start = Bundle(self._place(study, "start", ""), insecure=self.insecure) if started else None
-            check_study(keys, data)
-            check_start(keys, start)
+            check_study(keys.manifest, [b.manifest for b in data])
+            check_start(keys.manifest, start.manifest if start else None)
         except BundleError as error:
             raise PlanError(error.what, remedy=error.remedy) from error
         return keys, data, start

@@ -19,6 +19,7 @@ from sqlalchemy import (
     MetaData,
     Table,
     Text,
+    UniqueConstraint,
 )
 
 JOB_STATES = ("queued", "running", "done", "failed", "cancelled")
@@ -132,6 +133,8 @@ uploads = Table(
     Column("size", BigInteger, nullable=False),
     Column("created", Double, nullable=False),
     Column("changed", Double, nullable=False),
+    # Whoever sends the same content goes on with what is there.
+    UniqueConstraint("tenant", "sha256"),
 )
 
 jobs = Table(

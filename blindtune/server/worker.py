@@ -103,7 +103,7 @@ class Job:
         for bundle in everything:
             bundle.verify(on_part)
         verified = time.perf_counter()
-        layout = check_study(keys, data)
+        layout = check_study(keys.manifest, [b.manifest for b in data])
         engine = load_engine(keys, self._cores)
         # What training will need is taken beside the loading: too little is found out now, not half way.
         with ThreadPoolExecutor(1) as ahead:

@@ -18,17 +18,19 @@ from blindtune.wire.bundle import Bundle, write_bundle
 from blindtune.wire.manifest import Manifest
 
 
-def check_study(keys: Bundle, data: Sequence[Bundle]) -> Layout:
-    """Check that bundles make one study under one key; returns the layout over all members' rows.
+def check_study(keys: Manifest, data: Sequence[Manifest]) -> Layout:
+    """Check that bundles make one study under one key, from their manifests.
+
+    Returns:
+        The layout over all members' rows.
 
     Raises:
         BundleError: another kind, study, key, parameters, packing or program, or a member missing or twice.
     """
-    if keys.manifest.kind != "keys" or any(b.manifest.kind != "data" for b in data):
+    first = keys
+    if first.kind != "keys" or any(m.kind != "data" for m in data):
         raise BundleError("a study is one bundle of keys and one bundle of data a member")
-    first = keys.manifest
-    for bundle in data:
-        m = bundle.manifest
+    for m in data:
         if m.key != first.key or m.parameters != first.parameters:
             raise BundleError(
                 f"the data of {m.member} are under another key than the study's evaluation keys",
@@ -38,34 +40,28 @@ def check_study(keys: Bundle, data: Sequence[Bundle]) -> Layout:
             raise BundleError(f"the data of {m.member} belong to another study")
         if replace(m.checked_layout, row_blocks=1) != replace(first.checked_layout, row_blocks=1):
             raise BundleError(f"the data of {m.member} are packed in another way")
-    found = sorted(b.manifest.member for b in data)
+    found = sorted(m.member for m in data)
     if found != sorted(first.members):
         raise BundleError(
             "the study's members and the bundles differ", remedy="Every member uploads once before the start."
         )
-    return replace(first.checked_layout, row_blocks=sum(b.manifest.layout.row_blocks for b in data))
+    return replace(first.checked_layout, row_blocks=sum(m.layout.row_blocks for m in data))
 
 
-def check_start(keys: Bundle, start: Bundle | None) -> None:
+def check_start(keys: Manifest, start: Manifest | None) -> None:
     """Check that weights to start from belong to a study's keys, and are there if its program calls for them.
 
     Raises:
         BundleError: another kind, study, key, packing or program, or missing.
     """
-    first = keys.manifest
     if start is None:
-        if first.checked_program.started:
+        if keys.checked_program.started:
             raise BundleError("the weights to start from are missing", remedy="Submit them, then start.")
         return
-    m = start.manifest
-    same = (m.kind, m.study, m.key, m.parameters, m.program) == (
-        "start",
-        first.study,
-        first.key,
-        first.parameters,
-        first.program,
-    )
-    if not same or replace(m.checked_layout, row_blocks=1) != replace(first.checked_layout, row_blocks=1):
+    mine = (keys.study, keys.key, keys.parameters, keys.program)
+    same = start.kind == "start" and (start.study, start.key, start.parameters, start.program) == mine
+    packing = replace(keys.checked_layout, row_blocks=1)
+    if not same or replace(start.checked_layout, row_blocks=1) != packing:
         raise BundleError("the weights to start from belong to another study")
 
 
@@ -149,8 +145,8 @@ def train_here(
     started = Bundle(start, insecure=insecure) if start else None
     for bundle in (key_bundle, *bundles, *([started] if started else [])):
         bundle.verify()
-    layout = check_study(key_bundle, bundles)
-    check_start(key_bundle, started)
+    layout = check_study(key_bundle.manifest, [b.manifest for b in bundles])
+    check_start(key_bundle.manifest, started.manifest if started else None)
     manifest, engine = key_bundle.manifest, load_engine(key_bundle, cores)
     trainer = load_trainer(engine, layout, bundles, threads=cores)
     first = load_start(engine, layout, started) if started else None

@@ -46,7 +46,7 @@ def run_training(keys: Path, data: Sequence[Path], head: Path, **changed: Any) -
     from dataclasses import replace
 
     opened = [Bundle(path, insecure=True) for path in (keys, *data)]
-    layout = check_study(opened[0], opened[1:])
+    layout = check_study(opened[0].manifest, [b.manifest for b in opened[1:]])
     engine = load_engine(opened[0])
     manifest = opened[0].manifest
     program = replace(manifest.checked_program, **changed)

@@ -91,7 +91,7 @@ def hospital(tiny_key: SecretKey, tmp_path: Path, draw_study: Callable[..., Any]
 
 def test_two_members_train_as_one(hospital: Hospital, tiny_key: SecretKey) -> None:
     keys, data = hospital.keys(), [hospital.data("north"), hospital.data("south")]
-    layout = check_study(keys, data)
+    layout = check_study(keys.manifest, [b.manifest for b in data])
     assert layout == replace(LAYOUT, row_blocks=3)
     engine = load_engine(keys)
     seen: list[int] = []
@@ -139,7 +139,7 @@ def test_bundles_that_make_no_study(hospital: Hospital) -> None:
     ]
     for message, given, data in refused:
         with pytest.raises(BundleError, match=message):
-            check_study(given, data)
+            check_study(given.manifest, [b.manifest for b in data])
 
 
 def test_items_that_are_not_fresh_ciphertexts(hospital: Hospital, tiny_key: SecretKey) -> None:
