@@ -144,7 +144,7 @@ jobs = Table(
     Column("tenant", Text, nullable=False),
     Column("study", Text, nullable=False),
     Column("state", Text, nullable=False),
-    # The higher goes first; then the longer queued.
+    # Within a tenant the higher goes first, then the longer queued.
     Column("priority", Integer, nullable=False),
     Column("queued", Double, nullable=False),
     Column("started", Double),
@@ -152,12 +152,12 @@ jobs = Table(
     # A worker's claim: whoever writes without it, or after it lapsed, changes nothing.
     Column("worker", Text),
     Column("lease", Double),
-    # How often it was claimed; a job whose worker dies again and again is given up.
+    # Claims since its last step; a job whose worker dies again and again is given up.
     Column("attempts", Integer, nullable=False),
     Column("cores", Integer, nullable=False),
     Column("error", Text, nullable=False),
     Column("remedy", Text, nullable=False),
-    # Steps whose encrypted weights are kept, and the blobs that hold them.
+    # Steps whose encrypted weights are kept, and the blob that holds them.
     Column("step", Integer, nullable=False),
     Column("checkpoint", Text),
     Column("progress", Text),
