@@ -1,0 +1,48 @@
+"""What a study's state is for the outside, read from its bundles and its latest job."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from sqlalchemy import Connection, func, select
+
+from blindtune.server.tables import bundles, jobs, parts, studies
+
+
+def study_status(db: Connection, tenant: str, study: str) -> dict[str, Any]:
+    """The state of a study that exists.
+
+    ``uploading`` while a bundle is missing, ``ready`` before the first job, then the latest job's state.
+    """
+    where = (studies.c.tenant == tenant, studies.c.id == study)
+    row = db.execute(select(studies).where(*where)).mappings().one()
+    header = json.loads(row["header"])
+    query = select(bundles.c.kind, bundles.c.member).where(
+        bundles.c.tenant == tenant, bundles.c.study == study, bundles.c.complete
+    )
+    there = {(kind, member) for kind, member in db.execute(query)}
+    uploaded = [m for m in header["members"] if ("data", m) in there]
+    keys = ("keys", "") in there
+    start = ("start", "") in there if header["program"]["started"] else None
+    whole = keys and start is not False and uploaded == header["members"]
+    query = select(jobs).where(jobs.c.tenant == tenant, jobs.c.study == study)
+    job = db.execute(query.order_by(jobs.c.queued.desc(), jobs.c.id).limit(1)).mappings().first()
+    size = select(func.coalesce(func.sum(parts.c.size), 0)).where(
+        parts.c.tenant == tenant, parts.c.study == study
+    )
+    return {
+        "study": study,
+        "state": job["state"] if job and whole else "ready" if whole else "uploading",
+        "error": job["error"] if job else "",
+        "remedy": job["remedy"] if job else "",
+        "created": row["created"],
+        "changed": max(row["changed"], job["changed"] if job else 0.0),
+        "members": header["members"],
+        "uploaded": uploaded,
+        "keys": keys,
+        "start": start,
+        "bytes": int(db.execute(size).scalar_one()),
+        "job": job["id"] if job else None,
+        "progress": json.loads(job["progress"]) if job and job["progress"] else None,
+    }
