@@ -120,7 +120,7 @@ class Contents:
     def keep(self, tenant: str, file: Path) -> str:
         """Take in a file of the server's own making, whatever the tenant's quota; its SHA-256.
 
-        Name it in the same transaction's rows soon: a sweep removes what nobody names for a day.
+        A bundle or a job's checkpoint has to name it within a day: a sweep removes what nothing names.
         """
         sha256, size = file_sha256(file), file.stat().st_size
         with self._database.transaction() as db:
@@ -182,6 +182,13 @@ class Contents:
                     self._blobs.delete(tenant, sha256)
         if named:
             self._remove_strays()
+
+    def drop(self, tenant: str, named: Iterable[str]) -> None:
+        """Forget and remove those of these contents that no bundle or checkpoint names."""
+        with self._database.transaction() as db:
+            lock_tenant(db, tenant)
+            gone = self.forget(db, tenant, named)
+        self.remove(tenant, gone)
 
     def sweep(self) -> None:
         """Forget lapsed uploads and contents that nobody names, and remove what has no row."""

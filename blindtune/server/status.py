@@ -7,7 +7,8 @@ from typing import Any
 
 from sqlalchemy import Connection, func, select
 
-from blindtune.server.tables import bundles, jobs, parts, studies
+from blindtune.server.jobs import latest
+from blindtune.server.tables import bundles, parts, studies
 
 
 def study_status(db: Connection, tenant: str, study: str) -> dict[str, Any]:
@@ -26,23 +27,22 @@ def study_status(db: Connection, tenant: str, study: str) -> dict[str, Any]:
     keys = ("keys", "") in there
     start = ("start", "") in there if header["program"]["started"] else None
     whole = keys and start is not False and uploaded == header["members"]
-    query = select(jobs).where(jobs.c.tenant == tenant, jobs.c.study == study)
-    job = db.execute(query.order_by(jobs.c.queued.desc(), jobs.c.id).limit(1)).mappings().first()
+    job = latest(db, tenant, study)
     size = select(func.coalesce(func.sum(parts.c.size), 0)).where(
         parts.c.tenant == tenant, parts.c.study == study
     )
     return {
         "study": study,
-        "state": job["state"] if job and whole else "ready" if whole else "uploading",
-        "error": job["error"] if job else "",
-        "remedy": job["remedy"] if job else "",
+        "state": job.state if job and whole else "ready" if whole else "uploading",
+        "error": job.error if job else "",
+        "remedy": job.remedy if job else "",
         "created": row["created"],
-        "changed": max(row["changed"], job["changed"] if job else 0.0),
+        "changed": max(row["changed"], job.changed if job else 0.0),
         "members": header["members"],
         "uploaded": uploaded,
         "keys": keys,
         "start": start,
         "bytes": int(db.execute(size).scalar_one()),
-        "job": job["id"] if job else None,
-        "progress": json.loads(job["progress"]) if job and job["progress"] else None,
+        "job": job.id if job else None,
+        "progress": job.progress if job else None,
     }

@@ -17,6 +17,7 @@ from blindtune.errors import BundleError, PlanError
 from blindtune.server.blobs import link
 from blindtune.server.contents import Contents
 from blindtune.server.database import Database, lock_tenant
+from blindtune.server.jobs import ACTIVE, active
 from blindtune.server.places import Place, touch
 from blindtune.server.status import study_status
 from blindtune.server.tables import bundles, jobs, parts, studies
@@ -24,8 +25,6 @@ from blindtune.server.tenants import DAY, check_room
 from blindtune.wire.bundle import MANIFEST, PARTS, Bundle
 from blindtune.wire.manifest import Manifest, Part, parse_manifest
 from blindtune.wire.study import check_start, check_study
-
-ACTIVE = ("queued", "running")
 
 
 @dataclass(frozen=True)
@@ -225,12 +224,12 @@ class Studies:
         if keep_days is None:
             return
         old = time.time() - keep_days * DAY
-        active = select(jobs.c.id).where(
+        busy = select(jobs.c.id).where(
             jobs.c.tenant == studies.c.tenant,
             jobs.c.study == studies.c.id,
             jobs.c.state.in_(ACTIVE) | (jobs.c.changed >= old),
         )
-        query = select(studies.c.tenant, studies.c.id).where(studies.c.changed < old, ~active.exists())
+        query = select(studies.c.tenant, studies.c.id).where(studies.c.changed < old, ~busy.exists())
         with self._database.reading() as db:
             lapsed = db.execute(query).all()
         for tenant, study in lapsed:
@@ -303,8 +302,7 @@ def _insert(db: Connection, tenant: str, study: str, header: str) -> None:
 
 
 def _check_idle(db: Connection, tenant: str, study: str) -> None:
-    active = select(jobs.c.id).where(jobs.c.tenant == tenant, jobs.c.study == study, jobs.c.state.in_(ACTIVE))
-    if db.execute(active).first():
+    if active(db, tenant, study):
         raise PlanError("the study is queued or running", remedy="Wait until it is done, or cancel it.")
 
 
