@@ -106,9 +106,11 @@ class ParametersLiteral:
         """
         if not 0 < self.levels <= MAX_PRIMES - 2:
             raise ParametersError(f"{self.levels} levels", remedy=f"Choose 1 to {MAX_PRIMES - 2}.")
-        for bits in (self.scale_bits, self.first_bits, self.special_bits):
-            if not 20 <= bits <= MAX_PRIME_BITS - 1:
-                raise ParametersError(f"a prime of {bits} bits", remedy=f"Choose 20 to {MAX_PRIME_BITS - 1}.")
+        # Primes of rescales lie on both sides of the scale, the others below their power of two.
+        most = (MAX_PRIME_BITS - 1, MAX_PRIME_BITS, MAX_PRIME_BITS)
+        for bits, top in zip((self.scale_bits, self.first_bits, self.special_bits), most, strict=True):
+            if not 20 <= bits <= top:
+                raise ParametersError(f"a prime of {bits} bits", remedy=f"Choose 20 to {top}.")
         _check_ring(self.ring_degree)
         edge = _primes_below(self.first_bits, self.ring_degree)
         first = next(edge)

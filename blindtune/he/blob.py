@@ -50,7 +50,7 @@ class Header:
         kind: what it is.
         limbs: data limbs, level + 1; a key has as many digits.
         size: polynomials of a ciphertext, 2 or 3.
-        seeded: the second polynomial is a seed; always so in keys.
+        seeded: the second polynomial is a seed.
         product: at the squared scale.
         element: of a Galois key, else 0.
     """
@@ -96,7 +96,7 @@ class Header:
             raise EngineError("a ciphertext or key of another level than these parameters have")
         if self.size not in (2, 3) or (self.seeded and self.size != 2):
             raise EngineError(f"a ciphertext of {self.size} polynomials")
-        whole = self.seeded and not self.product and self.limbs == parameters.levels + 1
+        whole = self.size == 2 and not self.product and self.limbs == parameters.levels + 1
         if self.kind is not Kind.CIPHERTEXT and not whole:
             raise EngineError("a key that is not a fresh one for all levels")
         element, top = self.element, 2 * parameters.ring_degree
@@ -190,13 +190,34 @@ def expand(data: bytes, header: Header, parameters: Parameters, out: Residues | 
     return found
 
 
+def expand_key(data: bytes, parameters: Parameters, element: int = 0) -> Residues:
+    """The residues (digits, 2, limbs, N) of a relinearisation key, or of the Galois key of an element.
+
+    Raises:
+        EngineError: damaged, of other parameters, or another key.
+    """
+    what, kind = (
+        ("a Galois key", Kind.GALOIS) if element else ("the relinearisation key", Kind.RELINEARISATION)
+    )
+    try:
+        header = read_header(data, parameters)
+        residues = expand(data, header, parameters) if header.kind is kind else None
+    except EngineError as error:
+        raise EngineError(f"{what} does not load: damaged, or of other parameters", remedy=_AGAIN) from error
+    if residues is None:
+        raise EngineError(f"{what} is a key of another kind")
+    if header.element != element:
+        raise EngineError(f"a Galois key does not hold element {element}")
+    return residues
+
+
 def fresh_bytes(parameters: Parameters) -> int:
     """The size of a freshly encrypted ciphertext."""
     return Header(Kind.CIPHERTEXT, parameters.levels + 1).bytes(parameters)
 
 
 def key_bytes(parameters: Parameters) -> int:
-    """The size of an evaluation key."""
+    """The size of a single owner's evaluation key."""
     return Header(Kind.RELINEARISATION, parameters.levels + 1).bytes(parameters)
 
 

@@ -1,8 +1,9 @@
-"""Chooses what evaluates on this machine: kernels for its processor, portable ones, or SEAL itself.
+"""Chooses what evaluates on this machine: kernels for its processor, portable ones, SEAL itself, or OpenFHE.
 
-All give SEAL's results; they differ in speed. The choice falls on the first of ``ifma``, ``portable`` and
-``seal`` that the processor has, that serves the parameters and that passes its self-test, unless the
-caller or ``BLINDTUNE_ACCELERATOR`` names one.
+All read and write the same blobs and give the same results but for noise; they differ in speed. The choice
+falls on the first of ``ifma``, ``portable``, ``seal`` and ``openfhe`` that is installed, that the processor
+has, that serves the parameters and that passes its self-test, unless the caller or
+``BLINDTUNE_ACCELERATOR`` names one.
 """
 
 from __future__ import annotations
@@ -10,12 +11,14 @@ from __future__ import annotations
 import logging
 import os
 
-from blindtune.errors import EngineError
+from blindtune.errors import EngineError, MissingPackageError
+from blindtune.he.codec import sealapi
 from blindtune.he.cpu import has_ifma
 from blindtune.he.engine import Engine, KeySet
+from blindtune.he.openfhe.library import openfhe, supports
 from blindtune.params import Parameters
 
-ACCELERATORS = ("ifma", "portable", "seal")
+ACCELERATORS = ("ifma", "portable", "seal", "openfhe")
 """Fastest first."""
 
 _VARIABLE = "BLINDTUNE_ACCELERATOR"
@@ -50,6 +53,10 @@ def evaluation_engine(
         from blindtune.he.seal import SealEngine
 
         return SealEngine(parameters, keys, relinearisation, galois)
+    if chosen == "openfhe":
+        from blindtune.he.openfhe.engine import OpenFheEngine
+
+        return OpenFheEngine(parameters, keys, relinearisation, galois)
     from blindtune.he.fast.engine import FastEngine
     from blindtune.he.fast.vector import Variant
 
@@ -82,6 +89,10 @@ def choose(parameters: Parameters | None = None, *, cores: int = 1, accelerator:
         if reason is None:
             break
         reasons.append(f"{name}: {reason}")
+    else:
+        raise EngineError(
+            f"nothing can evaluate here ({'; '.join(reasons)})", remedy="Install TenSEAL or OpenFHE."
+        )
     if reasons:
         _log.warning("evaluating with %s (%s)", name, "; ".join(reasons))
     else:
@@ -96,8 +107,8 @@ def warm(cores: int = 1) -> str:
 
 def _unusable(name: str, parameters: Parameters | None, cores: int) -> str | None:
     """Why an accelerator cannot be used here; None if it can."""
-    if name == "seal":
-        return None
+    if name in ("seal", "openfhe"):
+        return _library(name, parameters)
     if name == "ifma" and not has_ifma():
         return "this processor has no AVX-512 IFMA"
     try:
@@ -112,3 +123,15 @@ def _unusable(name: str, parameters: Parameters | None, cores: int) -> str | Non
         # Whatever the compiler or the machine came up with, SEAL still computes.
         return f"{type(error).__name__}: {error}"
     return reason
+
+
+def _library(name: str, parameters: Parameters | None) -> str | None:
+    """Why a library cannot be used; None if it can."""
+    try:
+        if name == "seal":
+            sealapi()
+            return None
+        openfhe()
+    except MissingPackageError as error:
+        return error.what
+    return None if parameters is None else supports(parameters)

@@ -170,7 +170,7 @@ class TestDamage:
             Header(Kind.GALOIS, 4, element=1),
             Header(Kind.GALOIS, 4, element=4),
             Header(Kind.GALOIS, 4, element=2049),
-            Header(Kind.GALOIS, 4, element=3, seeded=False),
+            Header(Kind.GALOIS, 4, element=3, size=3, seeded=False),
             Header(Kind.GALOIS, 3, element=3),
             Header(Kind.RELINEARISATION, 4, product=True),
             Header(Kind.RELINEARISATION, 4, element=3),

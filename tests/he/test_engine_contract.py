@@ -5,19 +5,25 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from blindtune.errors import EngineError
+from blindtune.errors import EngineError, MissingPackageError
+from blindtune.he import blob
+from blindtune.he.blob import Header, Kind
 from blindtune.he.clear import ClearEngine, CountingEngine
 from blindtune.he.cpu import has_ifma
 from blindtune.he.engine import Ciphertext, Engine, KeySet, Ledger
 from blindtune.he.fast.engine import FastEngine
 from blindtune.he.fast.vector import Variant
-from blindtune.he.seal import SealEngine, galois_element
+from blindtune.he.openfhe.engine import OpenFheEngine
+from blindtune.he.openfhe.library import openfhe
+from blindtune.he.openfhe.secret import OpenFheSecretKey
+from blindtune.he.seal import SealEngine, galois_element, galois_elements
 from blindtune.he.secret import SecretKey
 from blindtune.params import Parameters, ParametersLiteral
 from blindtune.plan import insecure_test_parameters
@@ -26,6 +32,19 @@ KEYS = KeySet((1, 5, 511))
 TOP = 11
 
 needs_ifma = pytest.mark.skipif(not has_ifma(), reason="the processor has no AVX-512 IFMA")
+needs_seal = pytest.mark.skipif(find_spec("tenseal") is None, reason="TenSEAL is not installed")
+
+
+def why_not_openfhe() -> str:
+    """Why OpenFHE cannot be used here; empty if it can."""
+    try:
+        openfhe()
+    except MissingPackageError as error:
+        return str(error)
+    return ""
+
+
+needs_openfhe = pytest.mark.skipif(bool(why_not_openfhe()), reason=why_not_openfhe())
 
 
 class One:
@@ -125,8 +144,32 @@ def fast_benches(tiny_key: SecretKey) -> Callable[[str], Bench]:
     return made
 
 
-@pytest.fixture(params=["clear", "seal", pytest.param("ifma", marks=needs_ifma), "portable"])
+@pytest.fixture(scope="module")
+def openfhe_key() -> OpenFheSecretKey:
+    parameters = ParametersLiteral(1024, TOP, 30, 42, 60, security=0).checked()
+    return OpenFheSecretKey.generate(parameters)
+
+
+@pytest.fixture(scope="module")
+def openfhe_bench(openfhe_key: OpenFheSecretKey) -> Bench:
+    key, engine = openfhe_key, openfhe_key.engine(KEYS)
+    return Bench(engine, lambda v: engine.load(key.encrypt(v)), key.decrypt, 1.2e-5)
+
+
+@pytest.fixture(
+    params=[
+        "clear",
+        pytest.param("seal", marks=needs_seal),
+        pytest.param("ifma", marks=[needs_seal, needs_ifma]),
+        pytest.param("portable", marks=needs_seal),
+        pytest.param("openfhe", marks=needs_openfhe),
+    ]
+)
 def bench(request: pytest.FixtureRequest, tiny: Parameters) -> Bench:
+    if request.param == "openfhe":
+        found: Bench = request.getfixturevalue("openfhe_bench")
+        found.engine.ledger = Ledger()
+        return found
     if request.param in ("ifma", "portable"):
         fast: Bench = request.getfixturevalue("fast_benches")(request.param)
         fast.engine.ledger = Ledger()
@@ -134,8 +177,8 @@ def bench(request: pytest.FixtureRequest, tiny: Parameters) -> Bench:
     if request.param == "clear":
         clear = ClearEngine(tiny, KEYS)
         return Bench(clear, clear.encrypt, clear.decrypt, 1e-12)
-    found: Bench = request.getfixturevalue("seal_bench")
-    return found
+    seal: Bench = request.getfixturevalue("seal_bench")
+    return seal
 
 
 class TestContract:
@@ -352,12 +395,16 @@ class TestContract:
             blobs = [foreign.dump(foreign.encrypt(np.ones(1024)))]
         else:
             primes = ParametersLiteral(1024, 11, 31, security=0).checked()
-            blobs = [SecretKey.generate(p).encrypt(np.ones(p.slots)) for p in (other, primes)]
-        for blob in blobs:
+            header = Header(Kind.CIPHERTEXT, 12, seeded=False)
+            residues = [np.ones((12, p.ring_degree), np.uint64) for p in (other, primes)]
+            pairs = zip((other, primes), residues, strict=True)
+            blobs = [blob.write(header, p, [one, one]) for p, one in pairs]
+        for data in blobs:
             with pytest.raises(EngineError):
-                bench.engine.load(blob)
+                bench.engine.load(data)
 
 
+@needs_seal
 def test_drift_of_clear_slots_is_seals_to_noise() -> None:
     # A 40-bit scale: noise is then far below the drift, which a square doubles at each level.
     p = ParametersLiteral(2048, 4, 40, 58, 58, security=0).checked()
@@ -393,37 +440,58 @@ def test_the_counting_engine_keeps_the_same_books(tiny: Parameters) -> None:
             e.load(damaged)
 
 
-class TestSealKeys:
-    def test_seeded_fresh_ciphertexts_are_half_the_size(self, seal_bench: Bench, tiny_key: SecretKey) -> None:
-        bench = seal_bench
-        x = bench.values(4)
-        blob = tiny_key.encrypt(x)
-        loaded = bench.engine.load(blob)
-        bench.holds(loaded, x, TOP)
-        assert len(blob) < 0.6 * len(bench.engine.dump(loaded))
+@needs_seal
+def test_seeded_fresh_ciphertexts_are_half_the_size(seal_bench: Bench, tiny_key: SecretKey) -> None:
+    bench = seal_bench
+    x = bench.values(4)
+    data = tiny_key.encrypt(x)
+    loaded = bench.engine.load(data)
+    bench.holds(loaded, x, TOP)
+    assert len(data) < 0.6 * len(bench.engine.dump(loaded))
 
-    def keys(self, key: SecretKey) -> tuple[bytes, dict[int, bytes]]:
-        return key.relinearisation_key(), {e: key.galois_key(e) for e in key.galois_elements(KeySet((1,)))}
 
-    def test_a_missing_swapped_or_damaged_key_is_refused(self, tiny_key: SecretKey) -> None:
-        p, (relin, galois) = tiny_key.parameters, self.keys(tiny_key)
+class TestKeys:
+    @pytest.fixture(
+        params=[pytest.param("seal", marks=needs_seal), pytest.param("openfhe", marks=needs_openfhe)]
+    )
+    def owner(self, request: pytest.FixtureRequest) -> Any:
+        return request.getfixturevalue({"seal": "tiny_key", "openfhe": "openfhe_key"}[request.param])
+
+    def engine(self, owner: Any) -> Any:
+        return SealEngine if isinstance(owner, SecretKey) else OpenFheEngine
+
+    def keys(self, key: Any) -> tuple[bytes, dict[int, bytes]]:
+        elements = galois_elements(KeySet((1,)), key.parameters.ring_degree)
+        return key.relinearisation_key(), {e: key.galois_key(e) for e in elements}
+
+    def test_a_missing_swapped_or_damaged_key_is_refused(self, owner: Any) -> None:
+        engine, p, (relin, galois) = self.engine(owner), owner.parameters, self.keys(owner)
         element = galois_element(1, p.ring_degree)
-        SealEngine(p, KeySet((1,)), relin, galois)
+        engine(p, KeySet((1,)), relin, galois)
         with pytest.raises(EngineError, match=r"Galois key of element .* is missing"):
-            SealEngine(p, KeySet((1, 5)), relin, galois)
+            engine(p, KeySet((1, 5)), relin, galois)
         swapped = dict(zip(galois, reversed(galois.values()), strict=True))
         with pytest.raises(EngineError, match=f"does not hold element {element}"):
-            SealEngine(p, KeySet((1,)), relin, swapped)
+            engine(p, KeySet((1,)), relin, swapped)
         with pytest.raises(EngineError, match="the relinearisation key does not load"):
-            SealEngine(p, KeySet((1,)), relin[:-9], galois)
+            engine(p, KeySet((1,)), relin[:-9], galois)
         with pytest.raises(EngineError, match="a Galois key does not load"):
-            SealEngine(p, KeySet((1,)), relin, {**galois, element: galois[element][: -len(relin) // 2]})
+            engine(p, KeySet((1,)), relin, {**galois, element: galois[element][: -len(relin) // 2]})
+        with pytest.raises(EngineError, match="the relinearisation key is a"):
+            engine(p, KeySet((1,)), galois[element], galois)
 
-    def test_keys_of_other_parameters_are_refused(self, tiny_key: SecretKey) -> None:
-        other = SecretKey.generate(insecure_test_parameters(4, ring_degree=1024))
-        relin, galois = self.keys(tiny_key)
-        foreign, foreign_galois = self.keys(other)
+    def test_keys_of_other_parameters_are_refused(self, owner: Any) -> None:
+        other = ParametersLiteral(1024, 4, special_bits=60, security=0).checked()
+        relin, galois = self.keys(owner)
+        foreign, foreign_galois = self.keys(type(owner).generate(other))
+        engine = self.engine(owner)
         with pytest.raises(EngineError, match="relinearisation"):
-            SealEngine(tiny_key.parameters, KeySet((1,)), foreign, galois)
+            engine(owner.parameters, KeySet((1,)), foreign, galois)
         with pytest.raises(EngineError, match="Galois"):
-            SealEngine(tiny_key.parameters, KeySet((1,)), relin, foreign_galois)
+            engine(owner.parameters, KeySet((1,)), relin, foreign_galois)
+
+
+@needs_openfhe
+def test_openfhe_refuses_a_key_switching_prime_that_is_not_its_own(tiny: Parameters) -> None:
+    with pytest.raises(EngineError, match="special_bits = 60"):
+        OpenFheSecretKey.generate(tiny)

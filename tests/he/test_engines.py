@@ -66,6 +66,8 @@ def test_a_named_one(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_named_one_that_cannot_be_used() -> None:
     with pytest.raises(EngineError, match="'portable' cannot be used: a prime of more than 50 bits"):
         choose(LARGE, accelerator="portable")
+    with pytest.raises(EngineError, match=r"'openfhe' cannot be used: (OpenFHE cannot be|the key-switching)"):
+        choose(NARROW, accelerator="openfhe")
     with pytest.raises(EngineError, match="no accelerator is called 'gpu'"):
         choose(NARROW, accelerator="gpu")
 

@@ -10,9 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from blindtune.errors import EngineError
 from blindtune.he import blob
-from blindtune.he.blob import Kind
 from blindtune.he.fast.storage import Buffer, Pool, view
 from blindtune.he.fast.tables import IS_NARROW, Chain
 from blindtune.params import Parameters
@@ -40,22 +38,8 @@ def load_key(data: bytes, parameters: Parameters, chain: Chain, pool: Pool, elem
     Raises:
         EngineError: damaged, of other parameters, or another key.
     """
-    what, kind = (
-        ("a Galois key", Kind.GALOIS) if element else ("the relinearisation key", Kind.RELINEARISATION)
-    )
-    try:
-        header = blob.read_header(data, parameters)
-        residues = blob.expand(data, header, parameters) if header.kind is kind else None
-    except EngineError as error:
-        raise EngineError(
-            f"{what} does not load: damaged, or of other parameters",
-            remedy="Encrypt the study again and compare the checksums.",
-        ) from error
-    if residues is None:
-        raise EngineError(f"{what} is a key of another kind")
-    if header.element != element:
-        raise EngineError(f"a Galois key does not hold element {element}")
-    digits, n = header.limbs, parameters.ring_degree
+    residues, n = blob.expand_key(data, parameters, element), parameters.ring_degree
+    digits = len(residues)
     special = len(parameters.primes) - 1
     wide = 4 if chain.constants[special, IS_NARROW] else 8
     buffer = pool.take(2 * digits * (chain.bytes_of(digits) + n * wide))

@@ -1,0 +1,75 @@
+"""OpenFHE's binary objects around residues of ours.
+
+The binding makes polynomials from serialised objects only. A mould is such an object with its residues cut
+out: filled with residues that were checked it is read by OpenFHE, so no byte of OpenFHE's format ever comes
+from outside. Where the residues lie is found, not assumed: each row begins with its length and ends with its
+prime.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from blindtune.errors import EngineError
+
+Residues = NDArray[np.uint64]
+_WORD = struct.Struct("<Q")
+
+
+class Mould:
+    """A serialised object without its residues.
+
+    Args:
+        data: an object of this kind, as OpenFHE serialised it.
+        primes: the prime of each row of residues, in the order of the object.
+        n: residues of a row.
+
+    Raises:
+        EngineError: the object has other rows: another release of OpenFHE.
+    """
+
+    def __init__(self, data: bytes, primes: Sequence[int], n: int) -> None:
+        self._n, self._pieces, at = n, [], 0
+        for start in _rows(data, primes, n):
+            self._pieces.append(data[at:start])
+            at = start + 8 * n
+        self._end = data[at:]
+
+    def fill(self, residues: Residues) -> bytes:
+        """The object with these residues (rows, N)."""
+        rows = np.ascontiguousarray(residues, "<u8").reshape(len(self._pieces), self._n)
+        pieces: list[Any] = []
+        for piece, row in zip(self._pieces, rows, strict=True):
+            pieces += (piece, row.data)
+        return b"".join((*pieces, self._end))
+
+
+def residues_of(data: bytes, primes: Sequence[int], n: int) -> Residues:
+    """The residues (rows, N) of an object that OpenFHE serialised in this process.
+
+    Raises:
+        EngineError: it has other rows.
+    """
+    starts = list(_rows(data, primes, n))
+    return np.stack([np.frombuffer(data, "<u8", n, start) for start in starts])
+
+
+def _rows(data: bytes, primes: Sequence[int], n: int) -> Iterator[int]:
+    """Where the residues of each row begin."""
+    length, at = _WORD.pack(n), 0
+    for q in primes:
+        end = _WORD.pack(q)
+        while (at := data.find(length, at)) >= 0 and data[at + 8 + 8 * n : at + 16 + 8 * n] != end:
+            at += 1
+        if at < 0:
+            raise EngineError(
+                "OpenFHE writes its objects in another way than this version of blindtune knows",
+                remedy="Install the release of OpenFHE that blindtune[openfhe] names.",
+            )
+        yield at + 8
+        at += 16 + 8 * n

@@ -1,0 +1,92 @@
+"""A single owner's key in OpenFHE, with the blobs of :class:`blindtune.he.secret.SecretKey`.
+
+Only hospital code imports this module. OpenFHE draws from BLAKE2Xb generators that the operating system
+seeds.
+"""
+
+from __future__ import annotations
+
+import secrets
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from blindtune.he import blob
+from blindtune.he.blob import Header, Kind
+from blindtune.he.codec import galois_elements
+from blindtune.he.engine import Ciphertext, KeySet
+from blindtune.he.fast.tables import automorphism
+from blindtune.he.openfhe.codec import TAG, codec
+from blindtune.he.openfhe.engine import OpenFheEngine
+from blindtune.params import Parameters
+
+
+class OpenFheSecretKey:
+    """A CKKS secret key under checked parameters; make one with :meth:`generate`.
+
+    Attributes:
+        parameters: what it encrypts under.
+        key_id: random identifier (32 hex digits) that bundles under this key carry.
+    """
+
+    def __init__(self, parameters: Parameters, key_id: str, raw: Any) -> None:
+        self.parameters, self.key_id = parameters, key_id
+        self._codec, self._raw = codec(parameters), raw
+        raw.SetKeyTag(TAG)
+
+    @classmethod
+    def generate(cls, parameters: Parameters) -> OpenFheSecretKey:
+        """A fresh key."""
+        return cls(parameters, secrets.token_hex(16), codec(parameters).context.KeyGen().secretKey)
+
+    def relinearisation_key(self) -> bytes:
+        """The blob of a fresh relinearisation key."""
+        own = self._codec.secret_key_residues(self._raw)
+        return self._switching_key(_squared(own, self.parameters), Kind.RELINEARISATION)
+
+    def galois_key(self, element: int) -> bytes:
+        """The blob of a fresh Galois key of one element."""
+        own = self._codec.secret_key_residues(self._raw)
+        return self._switching_key(
+            own[:, automorphism(element, self.parameters.ring_degree)], Kind.GALOIS, element
+        )
+
+    def _switching_key(self, source: NDArray[np.uint64], kind: Kind, element: int = 0) -> bytes:
+        """A key from the secret of residues ``source`` to this one."""
+        made = self._codec.context.KeySwitchGen(self._codec.secret_key(source), self._raw)
+        residues = self._codec.key_residues(made)
+        header = Header(kind, self.parameters.levels + 1, seeded=False, element=element)
+        return blob.write(header, self.parameters, [p for digit in residues for p in digit])
+
+    def encrypt(self, values: NDArray[Any]) -> bytes:
+        """Encrypt a slot vector (slots,), complex, at the top level.
+
+        Raises:
+            EngineError: not finite, or too large for the scale.
+        """
+        top = self.parameters.levels
+        made = self._codec.context.Encrypt(self._raw, self._codec.encode(values, top))
+        return self._codec.dump(Ciphertext(made, top))
+
+    def decrypt(self, ciphertext: Ciphertext) -> NDArray[np.complex128]:
+        """The slot values (slots,); see :meth:`blindtune.he.secret.SecretKey.decrypt` on who may see them."""
+        found: NDArray[np.complex128] = self._codec.decode(
+            self._codec.context.Decrypt(ciphertext.raw, self._raw)
+        )
+        return found
+
+    def load(self, data: bytes) -> Ciphertext:
+        """Read a ciphertext that came back, without evaluation keys."""
+        return self._codec.ciphertext(data)
+
+    def engine(self, keys: KeySet) -> OpenFheEngine:
+        """An evaluation engine with fresh keys, for tests and rehearsals at the owner's."""
+        galois = {e: self.galois_key(e) for e in galois_elements(keys, self.parameters.ring_degree)}
+        return OpenFheEngine(self.parameters, keys, self.relinearisation_key(), galois)
+
+
+def _squared(residues: NDArray[np.uint64], parameters: Parameters) -> NDArray[np.uint64]:
+    """Residues (limbs, N) times themselves."""
+    rows = zip(residues, parameters.primes, strict=False)
+    return np.stack([np.array([x * x % q for x in row.tolist()], np.uint64) for row, q in rows])
