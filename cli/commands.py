@@ -4,7 +4,19 @@ from __future__ import annotations
 
 import typer
 
-from blindtune.cli import audit, bench, cloud, compare, demo, exchange, federate, hospital, privacy, results
+from blindtune.cli import (
+    audit,
+    audit_log,
+    bench,
+    cloud,
+    compare,
+    demo,
+    exchange,
+    federate,
+    hospital,
+    privacy,
+    results,
+)
 
 app = typer.Typer(
     name="blindtune",
@@ -31,3 +43,4 @@ for command in (
 app.add_typer(privacy.app, name="dp")
 app.add_typer(federate.app, name="federate")
 app.add_typer(audit.app, name="audit")
+app.add_typer(audit_log.app, name="audit-log")
