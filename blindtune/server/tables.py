@@ -168,13 +168,14 @@ jobs = Table(
     Index(None, "tenant", "study"),
 )
 
-# Answers to POSTs by idempotency key: the same request gets the same answer, another one a refusal.
+# Answers to a token's POSTs by idempotency key: the same request gets the same answer, another one a refusal.
 idempotency = Table(
     "idempotency",
     metadata,
-    _tenant(),
+    Column("token", Text, primary_key=True),
     Column("key", Text, primary_key=True),
     Column("request", Text, nullable=False),
+    # Both are absent while the first is being answered.
     Column("status", Integer),
     Column("answer", Text),
     Column("created", Double, nullable=False),

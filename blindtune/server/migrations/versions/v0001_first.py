@@ -21,6 +21,16 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("number", name=op.f("pk_audit")),
     )
     op.create_table(
+        "idempotency",
+        sa.Column("token", sa.Text(), nullable=False),
+        sa.Column("key", sa.Text(), nullable=False),
+        sa.Column("request", sa.Text(), nullable=False),
+        sa.Column("status", sa.Integer(), nullable=True),
+        sa.Column("answer", sa.Text(), nullable=True),
+        sa.Column("created", sa.Double(), nullable=False),
+        sa.PrimaryKeyConstraint("token", "key", name=op.f("pk_idempotency")),
+    )
+    op.create_table(
         "tenants",
         sa.Column("id", sa.Text(), nullable=False),
         sa.Column("name", sa.Text(), nullable=False),
@@ -39,19 +49,6 @@ def upgrade() -> None:
         sa.Column("created", sa.Double(), nullable=False),
         sa.ForeignKeyConstraint(["tenant"], ["tenants.id"], name=op.f("fk_blobs_tenant"), ondelete="CASCADE"),
         sa.PrimaryKeyConstraint("tenant", "sha256", name=op.f("pk_blobs")),
-    )
-    op.create_table(
-        "idempotency",
-        sa.Column("tenant", sa.Text(), nullable=False),
-        sa.Column("key", sa.Text(), nullable=False),
-        sa.Column("request", sa.Text(), nullable=False),
-        sa.Column("status", sa.Integer(), nullable=True),
-        sa.Column("answer", sa.Text(), nullable=True),
-        sa.Column("created", sa.Double(), nullable=False),
-        sa.ForeignKeyConstraint(
-            ["tenant"], ["tenants.id"], name=op.f("fk_idempotency_tenant"), ondelete="CASCADE"
-        ),
-        sa.PrimaryKeyConstraint("tenant", "key", name=op.f("pk_idempotency")),
     )
     op.create_table(
         "studies",

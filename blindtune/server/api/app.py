@@ -1,0 +1,69 @@
+"""The application: routes under ``/v1``, problems, the OpenAPI document."""
+
+# No postponed annotations: the framework could not resolve those of functions inside create_app.
+
+from collections import defaultdict
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+from importlib.metadata import version
+from typing import Any
+
+from fastapi import FastAPI
+from sqlalchemy import text
+
+from blindtune.server.api import jobs, studies, tokens, uploads
+from blindtune.server.api.asking import Here
+from blindtune.server.api.jobs import JobRequest
+from blindtune.server.api.problems import Problem, answer_problems, documented
+from blindtune.server.api.tokens import TokenRequest
+from blindtune.server.service import Service
+
+Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[None]]
+
+
+def create_app(service: Service, *, lifespan: Lifespan | None = None) -> FastAPI:
+    """The application over a service.
+
+    Args:
+        lifespan: run around the application, such as its workers'.
+    """
+    app = FastAPI(
+        title="blindtune",
+        version=version("blindtune"),
+        docs_url=None,
+        redoc_url=None,
+        openapi_url="/v1/openapi.json",
+        lifespan=lifespan,
+    )
+    app.state.service, app.state.running = service, defaultdict(int)
+
+    @app.get("/v1/health", tags=["operation"])
+    def health() -> dict[str, str]:
+        """The process answers."""
+        return {"status": "ok"}
+
+    @app.get("/v1/ready", tags=["operation"], responses={503: documented(503)[503]})
+    def ready(here: Here) -> dict[str, str]:
+        """The process can do its work: its database answers."""
+        with here.database.reading() as db:
+            db.execute(text("SELECT 1"))
+        return {"status": "ok"}
+
+    for module in (studies, uploads, jobs, tokens):
+        app.include_router(module.router)
+    answer_problems(app)
+    _document_bodies(app)
+    return app
+
+
+def _document_bodies(app: FastAPI) -> None:
+    made = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        document = made()
+        schemas = document["components"]["schemas"]
+        schemas |= {m.__name__: m.model_json_schema() for m in (Problem, JobRequest, TokenRequest)}
+        return document
+
+    # As FastAPI's guide extends a document.
+    app.openapi = openapi  # type: ignore[method-assign]
