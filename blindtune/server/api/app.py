@@ -11,21 +11,26 @@ from typing import Any
 from fastapi import FastAPI
 from sqlalchemy import text
 
-from blindtune.server.api import jobs, studies, tokens, uploads
+from blindtune.server.api import jobs, studies, tokens, uploads, watching
 from blindtune.server.api.asking import Here
 from blindtune.server.api.jobs import JobRequest
 from blindtune.server.api.problems import Problem, answer_problems, documented
 from blindtune.server.api.tokens import TokenRequest
+from blindtune.server.metrics import Gauges, Metrics, standing
+from blindtune.server.page import page
 from blindtune.server.service import Service
 
 Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[None]]
 
 
-def create_app(service: Service, *, lifespan: Lifespan | None = None) -> FastAPI:
+def create_app(
+    service: Service, *, lifespan: Lifespan | None = None, stopping: Callable[[], bool] = lambda: False
+) -> FastAPI:
     """The application over a service.
 
     Args:
         lifespan: run around the application, such as its workers'.
+        stopping: whether the server is about to end; streams of events then do.
     """
     app = FastAPI(
         title="blindtune",
@@ -36,6 +41,13 @@ def create_app(service: Service, *, lifespan: Lifespan | None = None) -> FastAPI
         lifespan=lifespan,
     )
     app.state.service, app.state.running = service, defaultdict(int)
+    app.state.readers, app.state.stopping = defaultdict(int), stopping
+
+    def states() -> Gauges:
+        with service.database.reading() as db:
+            return standing(db)
+
+    app.state.metrics = Metrics(states)
 
     @app.get("/v1/health", tags=["operation"])
     def health() -> dict[str, str]:
@@ -49,8 +61,9 @@ def create_app(service: Service, *, lifespan: Lifespan | None = None) -> FastAPI
             db.execute(text("SELECT 1"))
         return {"status": "ok"}
 
-    for module in (studies, uploads, jobs, tokens):
+    for module in (studies, uploads, jobs, tokens, watching):
         app.include_router(module.router)
+    app.include_router(page())
     answer_problems(app)
     _document_bodies(app)
     return app

@@ -24,7 +24,7 @@ MOST_AT_ONCE = 32
 
 SMALL = 1 << 16
 
-_bearer = HTTPBearer(auto_error=False, description="A token of blindtune tokens.")
+bearer = HTTPBearer(auto_error=False, description="A token of blindtune tokens.")
 
 
 def _service(request: Request) -> Service:
@@ -38,7 +38,7 @@ Here = Annotated[Service, Depends(_service)]
 async def _caller(
     request: Request,
     here: Here,
-    given: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)],
+    given: Annotated[HTTPAuthorizationCredentials | None, Depends(bearer)],
 ) -> AsyncIterator[Caller]:
     caller = await run_in_threadpool(here.tenants.caller, given.credentials) if given else None
     if caller is None:
