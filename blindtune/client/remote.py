@@ -15,12 +15,11 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
-from blindtune.client.transport import BLOCK, Line, Transport
+from blindtune.client.transport import Line, Transport
+from blindtune.client.uploading import AGAIN, Uploading
 from blindtune.errors import BundleError, InputError
 from blindtune.wire.bundle import MANIFEST, PARTS, Bundle
 from blindtune.wire.manifest import MAX_MANIFEST_BYTES, Manifest, Part, parse_manifest
-
-AGAIN = "Run submit again to continue."
 
 
 @dataclass(frozen=True)
@@ -48,6 +47,7 @@ class Status:
         uploaded: members whose data are there.
         keys: whether the evaluation keys are there.
         progress: of the last or running training.
+        job: of the last or running training.
     """
 
     study: Line
@@ -58,6 +58,14 @@ class Status:
     uploaded: list[Line]
     keys: bool
     progress: JobProgress | None
+    job: Line | None = None
+
+
+@dataclass(frozen=True)
+class MissingParts:
+    """What the server lacks of a bundle."""
+
+    missing: list[Part]
 
 
 class Remote:
@@ -111,7 +119,8 @@ class Remote:
 
     def start(self, study: str) -> Status:
         """Queue a study whose bundles are all there."""
-        return self._status(self._http.json("POST", self._study(study) + "/start"))
+        self._http.json("POST", self._study(study) + "/jobs")
+        return self.status(study)
 
     def status(self, study: str) -> Status:
         """A study's state now."""
@@ -119,7 +128,8 @@ class Remote:
 
     def cancel(self, study: str) -> Status:
         """Take a study out of the queue, or stop its training."""
-        return self._status(self._http.json("POST", self._study(study) + "/cancel"))
+        self._http.json("POST", self._job(study, "there is nothing to cancel") + "/cancel")
+        return self.status(study)
 
     def delete(self, study: str) -> None:
         """Remove a study and everything uploaded for it from the server."""
@@ -127,7 +137,7 @@ class Remote:
 
     def timing(self, study: str) -> dict[str, Any]:
         """What a finished training took: seconds, memory and operations."""
-        answer = self._http.json("GET", self._study(study) + "/timing")
+        answer = self._http.json("GET", self._job(study, "it was never started") + "/timing")
         if not isinstance(answer, dict):
             raise self._http.strange()
         return answer
@@ -163,7 +173,7 @@ class Remote:
         """
         if directory.exists():
             raise BundleError("it exists already", where=directory.name, remedy="Choose another --out.")
-        text = self._http.call("GET", self._study(study) + "/head/manifest", limit=MAX_MANIFEST_BYTES)
+        text, _ = self._http.call("GET", self._study(study) + "/head/manifest", limit=MAX_MANIFEST_BYTES)
         manifest = parse_manifest(text, insecure=self._insecure)
         if (manifest.kind, manifest.study, manifest.key) != ("head", study, key):
             raise BundleError(
@@ -193,32 +203,14 @@ class Remote:
         base = f"/studies/{m.study}/bundles"
         try:
             answer = self._http.json("POST", base, content=m.model_dump_json().encode())
-            wanted = set(Missing.validate_python(answer)["missing"])
-        except (ValidationError, KeyError):
+            told = {p.name for p in Missing.validate_python(answer).missing}
+        except ValidationError:
             raise self._http.strange() from None
-        on_bytes(sum(p.size for p in m.parts if p.name not in wanted))
-        for part in m.parts:
-            if part.name in wanted:
-                self._upload(bundle, f"{base}/{m.kind}/{m.member}/parts/{part.name}", part, on_bytes)
-        # The server hashes all of the bundle before it answers.
-        self._http.call("POST", f"{base}/{m.kind}/{m.member}/complete", patience=3600, remedy=AGAIN)
-
-    def _upload(self, bundle: Bundle, path: str, part: Part, on_bytes: Callable[[int], None]) -> None:
-        sent = 0
-
-        def body() -> Iterator[bytes]:
-            # Called anew for each try.
-            nonlocal sent
-            if sent:
-                on_bytes(-sent)
-                sent = 0
-            with open(bundle.open_part(part.name), "rb") as file:
-                while piece := file.read(BLOCK):
-                    yield piece
-                    sent += len(piece)
-                    on_bytes(len(piece))
-
-        self._http.call("PUT", path, body=body, size=part.size, remedy=AGAIN)
+        missing = [p for p in m.parts if p.name in told]
+        on_bytes(bundle.size - sum(p.size for p in missing))
+        for part in missing:
+            Uploading(self._http, bundle.open_part(part.name), part, on_bytes).run()
+        self._http.call("POST", f"{base}/{m.kind}/{m.member}/complete", remedy=AGAIN)
 
     def _download(self, study: str, part: Part, file: Path) -> None:
         def take(pieces: Iterator[bytes]) -> None:
@@ -244,6 +236,12 @@ class Remote:
             raise self._http.error("a study's identifier has 32 hexadecimal digits", "See its manifest.")
         return f"/studies/{study}"
 
+    def _job(self, study: str, otherwise: str) -> str:
+        job = self.status(study).job
+        if job is None or not re.fullmatch(r"[0-9a-f]{32}", job):
+            raise self._http.error(otherwise, "Start it first.")
+        return f"/jobs/{job}"
+
     def _status(self, answer: Any) -> Status:
         try:
             return States.validate_python(answer)
@@ -252,4 +250,4 @@ class Remote:
 
 
 States = TypeAdapter(Status)
-Missing = TypeAdapter(dict[str, list[str]])
+Missing = TypeAdapter(MissingParts)

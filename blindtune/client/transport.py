@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import ipaddress
+import secrets
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Annotated, Any
 
 import httpx
@@ -16,9 +17,10 @@ from blindtune.wire.manifest import MAX_MANIFEST_BYTES
 
 BLOCK = 1 << 18
 PAUSES = (0.5, 1.0, 2.0)
-"""Seconds before each further try of what failed in passing."""
+"""Seconds before each further try of what failed in passing; a server may ask for more."""
 
-PASSING = (502, 503, 504)
+LONGEST_PAUSE = 30.0
+PASSING = (429, 502, 503, 504)
 
 
 def _line(text: str) -> str:
@@ -31,14 +33,22 @@ Line = Annotated[str, AfterValidator(_line)]
 
 @dataclass(frozen=True)
 class Refusal:
-    """How the server says no."""
+    """How the server says no (RFC 9457)."""
 
-    error: Line
+    detail: Line
     remedy: Line
 
 
 Refusals = TypeAdapter(Refusal)
 Anything: TypeAdapter[Any] = TypeAdapter(Any)
+
+
+class StatusError(RemoteError):
+    """The server refused or failed, with this HTTP status."""
+
+    def __init__(self, what: str, *, where: str, remedy: str, status: int) -> None:
+        super().__init__(what, where=where, remedy=remedy)
+        self.status = status
 
 
 class Transport:
@@ -72,15 +82,18 @@ class Transport:
         *,
         content: bytes | None = None,
         body: Callable[[], Iterator[bytes]] | None = None,
-        size: int = 0,
+        headers: Mapping[str, str] | None = None,
         limit: int = 1 << 20,
         patience: float = 60,
         remedy: str = "",
-    ) -> bytes:
-        """The answer's body.
+    ) -> tuple[bytes, httpx.Headers]:
+        """The answer's body and headers.
+
+        A POST has a key of its own, the same in each try: the server does it once.
 
         Args:
-            body: makes the request's body, anew for each try; ``size`` bytes.
+            body: makes the request's body, anew for each try.
+            headers: of the request.
             limit: bytes an answer may have.
             patience: seconds without an answer.
             remedy: for a connection that breaks for good.
@@ -94,10 +107,10 @@ class Transport:
                 if len(answer) > limit:
                     raise self.strange()
 
-        self.exchange(
-            method, path, take, content=content, body=body, size=size, patience=patience, remedy=remedy
+        found = self.exchange(
+            method, path, take, content=content, body=body, headers=headers, patience=patience, remedy=remedy
         )
-        return bytes(answer)
+        return bytes(answer), found
 
     def exchange(
         self,
@@ -107,29 +120,35 @@ class Transport:
         *,
         content: bytes | None = None,
         body: Callable[[], Iterator[bytes]] | None = None,
-        size: int = 0,
+        headers: Mapping[str, str] | None = None,
         patience: float = 60,
         remedy: str = "",
-    ) -> None:
+    ) -> httpx.Headers:
         """Hand the pieces of an answer's body to ``take``, from the start in each try; see :meth:`call`."""
         timeout = httpx.Timeout(60, connect=10, read=patience)
-        headers = {"Content-Length": str(size)} if body else {}
+        given = {
+            **(headers or {}),
+            **({"Idempotency-Key": secrets.token_hex(16)} if method == "POST" else {}),
+        }
         for pause in (*PAUSES, None):
+            asked = 0.0
             try:
                 sent = body() if body else content
                 with self._http.stream(
-                    method, path, content=sent, headers=headers, timeout=timeout
+                    method, path, content=sent, headers=given, timeout=timeout
                 ) as response:
                     if response.status_code not in PASSING or pause is None:
                         self._refuse(response)
                         take(response.iter_raw(BLOCK))
-                        return
+                        return response.headers
+                    asked = _seconds(response.headers.get("retry-after", ""))
             except httpx.TransportError as error:
                 if pause is None:
                     raise self._unreachable(error, remedy) from None
             except httpx.HTTPError as error:
                 raise self.error(f"the request failed ({type(error).__name__})") from None
-            time.sleep(pause)
+            time.sleep(max(pause, asked))
+        raise AssertionError("the last try returns or raises")
 
     def _refuse(self, response: httpx.Response) -> None:
         if response.is_success:
@@ -137,17 +156,18 @@ class Transport:
         what, remedy = f"the server answered {response.status_code}", "Is this a blindtune server?"
         try:
             said = Refusals.validate_json(_start(response))
-            what, remedy = said.error, said.remedy
+            what, remedy = said.detail, said.remedy
         except ValidationError:
             pass
         if response.status_code == 401:
             what, remedy = "the server does not accept the token", "Give the token of this server."
-        raise self.error(what, remedy)
+        raise StatusError(what, where=self.host, remedy=remedy, status=response.status_code)
 
     def json(self, method: str, path: str, content: bytes | None = None) -> Any:
         """The answer as JSON."""
         try:
-            return Anything.validate_json(self.call(method, path, content=content, limit=MAX_MANIFEST_BYTES))
+            body, _ = self.call(method, path, content=content, limit=MAX_MANIFEST_BYTES)
+            return Anything.validate_json(body)
         except ValidationError:
             raise self.strange() from None
 
@@ -167,6 +187,11 @@ class Transport:
     def error(self, what: str, remedy: str = "") -> RemoteError:
         """An error that names the host."""
         return RemoteError(what, where=self.host, remedy=remedy)
+
+
+def _seconds(header: str) -> float:
+    """A Retry-After in seconds, bounded; dates are not told apart from nothing."""
+    return min(float(header), LONGEST_PAUSE) if header.isdecimal() and len(header) < 9 else 0.0
 
 
 def _start(response: httpx.Response) -> bytes:

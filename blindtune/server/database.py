@@ -56,8 +56,12 @@ class Database:
         self._engine = _engine(url)
         self.postgresql = self._engine.dialect.name == "postgresql"
         self._reading = self._engine.execution_options(blindtune_reading=True)
-        with self.transaction() as connection:
-            _upgrade(connection)
+        try:
+            with self.transaction() as connection:
+                _upgrade(connection)
+        except BaseException:
+            self.close()
+            raise
 
     @classmethod
     def beside(cls, data_dir: Path) -> Database:

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import pwd
 import secrets
+import shutil
+import signal
+import subprocess
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -11,6 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+import psycopg
 import pytest
 import uvicorn
 from numpy.typing import NDArray
@@ -21,6 +28,7 @@ from blindtune.kernels.packing import pack_block, pack_lanes, pack_weights, unpa
 from blindtune.kernels.training import Program
 from blindtune.params import ParametersLiteral
 from blindtune.server.app import create_app
+from blindtune.server.database import Database
 from blindtune.server.queue import Queue
 from blindtune.server.store import Store
 from blindtune.wire.bundle import Bundle, write_bundle
@@ -133,6 +141,71 @@ def make_study(tmp_path: Path) -> Callable[..., PooledStudy]:
 def slow(tmp_path_factory: pytest.TempPathFactory) -> PooledStudy:
     """A study that trains for seconds; its bundles are written once."""
     return PooledStudy(tmp_path_factory.mktemp("slow"), steps=8, wide=True)
+
+
+def postgresql_programs() -> Path | None:
+    """The newest installed server's programs; Debian keeps them out of the path."""
+    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"), key=lambda p: float(p.parts[4]))
+    on_path = shutil.which("initdb")
+    return found[-1].parent if found else Path(on_path).parent if on_path else None
+
+
+@pytest.fixture(scope="session")
+def postgresql() -> Iterator[str]:
+    """A PostgreSQL server of the tests' own, on a Unix socket alone: the socket's directory."""
+    there = postgresql_programs()
+    if there is None:
+        pytest.skip("PostgreSQL is not installed (Debian: apt-get install postgresql)")
+    # Its name is short: the path of a socket has 107 bytes at most.
+    directory = Path(tempfile.mkdtemp(prefix="bt-pg-"))
+    data, before = directory / "data", []
+    if os.geteuid() == 0:
+        # It refuses to run as root.
+        user = pwd.getpwnam("nobody")
+        os.chown(directory, user.pw_uid, user.pw_gid)
+        before = ["setpriv", f"--reuid={user.pw_uid}", f"--regid={user.pw_gid}", "--clear-groups"]
+        before += ["--pdeathsig=KILL"]
+    plain = {"env": {"PATH": os.environ["PATH"], "LC_ALL": "C"}, "cwd": "/", "stdin": subprocess.DEVNULL}
+    initialise = [there / "initdb", "-D", data, "-U", "blindtune", "-A", "trust", "-E", "UTF8", "-N"]
+    subprocess.run([*before, *initialise], check=True, capture_output=True, **plain)
+    # Nothing here has to survive a power cut.
+    serve = [there / "postgres", "-D", data, "-k", directory, "-c", "listen_addresses=", "-F"]
+    with open(directory / "log", "wb") as log:
+        server = subprocess.Popen([*before, *serve], stdout=log, stderr=log, **plain)
+    try:
+        until = time.monotonic() + 60
+        while True:
+            try:
+                psycopg.connect(host=str(directory), user="blindtune", dbname="postgres").close()
+                break
+            except psycopg.OperationalError:
+                assert server.poll() is None, (directory / "log").read_text()
+                assert time.monotonic() < until
+                time.sleep(0.05)
+        yield str(directory)
+    finally:
+        server.send_signal(signal.SIGQUIT)
+        server.wait()
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """An empty database of each kind."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path / 'state.sqlite'}"
+    socket, name = request.getfixturevalue("postgresql"), f"t{secrets.token_hex(8)}"
+    with psycopg.connect(host=socket, user="blindtune", dbname="postgres", autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {name}")
+    return f"postgresql+psycopg://blindtune@/{name}?host={socket}"
+
+
+@pytest.fixture
+def database(database_url: str) -> Iterator[Database]:
+    """A database of each kind, with its tables."""
+    opened = Database(database_url)
+    yield opened
+    opened.close()
 
 
 @dataclass
