@@ -12,6 +12,7 @@ import hashlib
 import json
 import time
 from collections.abc import Iterator
+from contextvars import ContextVar
 from typing import NamedTuple
 
 from sqlalchemy import Connection, select, text
@@ -61,15 +62,22 @@ class Point(NamedTuple):
         return f"{self.number}:{self.hash}"
 
 
-def append(connection: Connection, actor: str, action: str, object: str = "") -> None:
-    """Add an entry within the transaction of what it tells of: both are kept, or neither."""
+actor: ContextVar[str] = ContextVar("actor", default="server")
+"""Who acts in this context: a token's identifier, or a part of the server."""
+
+
+def append(connection: Connection, action: str, object: str) -> None:
+    """Add an entry within the transaction of what it tells of: both are kept, or neither.
+
+    Last in the transaction: on PostgreSQL it takes a lock that others wait for until the end.
+    """
     if connection.dialect.name == "postgresql":
         # SQLite has one writer at a time; here two could find the same last entry.
         connection.execute(text("LOCK TABLE audit IN SHARE ROW EXCLUSIVE MODE"))
     columns = select(audit.c.number, audit.c.hash).order_by(audit.c.number.desc()).limit(1)
     last = connection.execute(columns).first()
     number, previous = (last.number + 1, last.hash) if last else (1, FIRST)
-    entry = Entry(number, time.time(), actor, action, object, previous, "")
+    entry = Entry(number, time.time(), actor.get(), action, object, previous, "")
     connection.execute(audit.insert().values(**entry._replace(hash=entry.computed())._asdict()))
 
 

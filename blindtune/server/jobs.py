@@ -15,6 +15,7 @@ from sqlalchemy import Connection, Row, Select, and_, func, select, update
 from sqlalchemy.sql.elements import ColumnElement
 
 from blindtune.errors import PlanError, QuotaError
+from blindtune.server import audit
 from blindtune.server.database import Database, lock_tenant
 from blindtune.server.tables import bundles, jobs, studies, tenants
 
@@ -102,6 +103,7 @@ class Jobs:
                     changed=now, attempts=0, cores=0, error="", remedy="", **kept,
                 )
             )  # fmt: skip
+            audit.append(connection, "job.queued", made)
             return _one(connection, jobs.c.id == made)
 
     def get(self, job: str, tenant: str | None = None) -> Job | None:
@@ -146,6 +148,7 @@ class Jobs:
         """
         with self._database.transaction() as connection:
             _move(connection, _whose(job, tenant), (*ACTIVE, "cancelled"), "cancelled")
+            audit.append(connection, "job.cancelled", job)
             return _one(connection, _whose(job, tenant))
 
     def retry(self, job: str, tenant: str | None = None) -> Job:
@@ -166,6 +169,7 @@ class Jobs:
             _move(connection, jobs.c.id == job, ("failed", "cancelled"), "queued")
             fresh = {"attempts": 0, "queued": database_time(connection), "error": "", "remedy": ""}
             connection.execute(update(jobs).where(jobs.c.id == job).values(fresh))
+            audit.append(connection, "job.retried", job)
             return _one(connection, jobs.c.id == job)
 
 

@@ -18,6 +18,7 @@ from typing import Any
 from sqlalchemy import Connection, Select, and_, case, func, or_, select, update
 from sqlalchemy.sql.elements import ColumnElement
 
+from blindtune.server import audit
 from blindtune.server.database import Database
 from blindtune.server.jobs import database_time, ended
 from blindtune.server.tables import jobs, tenants
@@ -145,11 +146,14 @@ class Leases:
                 "checkpoint": None,
             },
             place,
+            action="job.done",
         )
 
     def fail(self, claim: Claim, error: str, remedy: str) -> bool:
         """The job failed, for a reason in one line; False if the claim is lost."""
-        return self._write(claim, lambda now: {**ended("failed", now), "error": error, "remedy": remedy})
+        return self._write(
+            claim, lambda now: {**ended("failed", now), "error": error, "remedy": remedy}, action="job.failed"
+        )
 
     def release(self, claim: Claim) -> bool:
         """The worker was told to stop: the job keeps its turn, and the attempt does not count."""
@@ -173,6 +177,7 @@ class Leases:
         claim: Claim,
         values: Callable[[float], dict[str, Any]],
         also: Callable[[Connection], None] = lambda _: None,
+        action: str = "",
     ) -> bool:
         with self._database.transaction() as connection:
             now = database_time(connection)
@@ -185,6 +190,8 @@ class Leases:
             written = connection.execute(update(jobs).where(mine).values(values(now))).rowcount == 1
             if written:
                 also(connection)
+            if written and action:
+                audit.append(connection, action, claim.id)
             return written
 
 

@@ -14,6 +14,7 @@ from typing import Any
 from sqlalchemy import Connection, delete, insert, select, update
 
 from blindtune.errors import BundleError, PlanError
+from blindtune.server import audit
 from blindtune.server.blobs import link
 from blindtune.server.contents import Contents
 from blindtune.server.database import Database, lock_tenant
@@ -81,6 +82,8 @@ class Studies:
                 gone = self._contents.forget(db, tenant, replaced)
             complete = row is not None and row["manifest"] == text and row["complete"]
             missing = [] if complete else self._missing(db, place)
+            if known is None:
+                audit.append(db, "study.opened", f"{tenant}/{manifest.study}")
         self._contents.remove(tenant, gone)
         return missing
 
@@ -104,6 +107,8 @@ class Studies:
                 )
             db.execute(update(bundles).where(place.where).values(complete=True))
             touch(db, tenant, study)
+            # A member's name is its tenant's business.
+            audit.append(db, f"{kind}.uploaded", f"{tenant}/{study}")
         return True
 
     def made(self, db: Connection, tenant: str, study: str) -> Made:
@@ -216,6 +221,7 @@ class Studies:
             named |= self._drop_jobs(db, tenant, study)
             db.execute(delete(studies).where(studies.c.tenant == tenant, studies.c.id == study))
             gone = self._contents.forget(db, tenant, named)
+            audit.append(db, "study.deleted", f"{tenant}/{study}")
         self._contents.remove(tenant, gone)
         return True
 

@@ -19,6 +19,7 @@ from sqlalchemy import Connection, RowMapping, delete, func, insert, select, upd
 from sqlalchemy.exc import IntegrityError
 
 from blindtune.errors import InputError, QuotaError
+from blindtune.server import audit
 from blindtune.server.database import Database
 from blindtune.server.tables import blobs, bundles, tenants, tokens, uploads
 
@@ -88,9 +89,11 @@ class Tenants:
             if found is not None:
                 if quota is not None:
                     db.execute(update(tenants).where(tenants.c.id == found).values(new))
+                    audit.append(db, "tenant.changed", found)
                 return str(found)
             identifier = secrets.token_hex(8)
             db.execute(insert(tenants).values(id=identifier, name=name, created=time.time(), **new))
+            audit.append(db, "tenant.made", identifier)
             return identifier
 
     def names(self) -> dict[str, str]:
@@ -155,6 +158,8 @@ class Tenants:
             query = query.where(tokens.c.tenant == tenant)
         with self._database.transaction() as db:
             done = db.execute(query.values(revoked=func.coalesce(tokens.c.revoked, time.time())))
+            if done.rowcount:
+                audit.append(db, "token.revoked", identifier)
             return done.rowcount > 0
 
     def caller(self, text: str) -> Caller | None:
@@ -197,6 +202,7 @@ class Tenants:
         try:
             with self._database.transaction() as db:
                 db.execute(insert(tokens).values(row))
+                audit.append(db, "token.made", identifier)
         except IntegrityError as error:
             raise InputError("there is no such tenant", remedy="Make it first.") from error
 

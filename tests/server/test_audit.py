@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import pytest
 from sqlalchemy import create_engine
+from sqlalchemy.exc import DBAPIError
 
 from blindtune.errors import InputError
 from blindtune.server import audit
 from blindtune.server.audit import Point
+from blindtune.server.database import Database
 from blindtune.server.tables import audit as table
 from blindtune.server.tables import metadata
 
@@ -24,7 +26,7 @@ def connection(tmp_path):
 @pytest.fixture
 def chain(connection):
     for number in range(1, 6):
-        audit.append(connection, "token-a", "job.queued", f"job-{number}")
+        audit.append(connection, "job.queued", f"job-{number}")
     return connection
 
 
@@ -68,13 +70,13 @@ def test_an_altered_entry_with_its_hash_made_anew_breaks_the_next(chain):
 
 def test_a_chain_that_was_cut_or_written_anew_lacks_the_noted_entry(chain):
     noted = audit.verify(chain)
-    audit.append(chain, "token-a", "study.deleted", "study")
+    audit.append(chain, "study.deleted", "study")
     assert audit.verify(chain, noted).number == 6
     chain.execute(table.delete().where(table.c.number >= 5))
     assert audit.verify(chain).number == 4
     with pytest.raises(InputError, match=r"entry 5 .*noted"):
         audit.verify(chain, noted)
-    audit.append(chain, "token-c", "study.deleted", "other")
+    audit.append(chain, "study.deleted", "other")
     with pytest.raises(InputError, match=r"entry 5 .*noted"):
         audit.verify(chain, noted)
 
@@ -85,3 +87,23 @@ def test_a_noted_entry_is_written_and_read_as_text(chain):
     for text in ("", "5", "5:abc", "x:" + "0" * 64, "²:" + "0" * 64):
         with pytest.raises(InputError, match="not an entry"):
             Point.parse(text)
+
+
+def test_the_actor_is_who_acts_in_this_context(connection):
+    before = audit.actor.set("0123456789abcdef")
+    audit.append(connection, "study.deleted", "study")
+    audit.actor.reset(before)
+    audit.append(connection, "job.done", "job")
+    assert [e.actor for e in audit.entries(connection)] == ["0123456789abcdef", "server"]
+
+
+@pytest.mark.parametrize("change", ["UPDATE audit SET actor = 'nobody'", "DELETE FROM audit"])
+def test_the_database_itself_refuses_changes(tmp_path, change):
+    database = Database.beside(tmp_path)
+    with database.transaction() as connection:
+        audit.append(connection, "job.done", "job")
+    with pytest.raises(DBAPIError, match="append only"), database.transaction() as connection:
+        connection.exec_driver_sql(change)
+    with database.reading() as connection:
+        assert audit.verify(connection).number == 1
+    database.close()

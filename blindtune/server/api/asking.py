@@ -14,6 +14,7 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from pydantic import BaseModel, ValidationError
 from starlette.concurrency import run_in_threadpool
 
+from blindtune.server import audit
 from blindtune.server.api.problems import Refused
 from blindtune.server.service import Service
 from blindtune.server.tenants import Caller
@@ -44,6 +45,7 @@ async def _caller(
     if caller is None:
         raise Refused(401, "wrong, lapsed or missing token", "Give a token that this server issued.")
     request.state.token = caller.token
+    audit.actor.set(caller.token)
     running: defaultdict[str | None, int] = request.app.state.running
     if running[caller.tenant] >= MOST_AT_ONCE:
         raise Refused(429, "too many requests at a time", "Wait and try again.", retry=1)

@@ -10,6 +10,7 @@ from fastapi import Path as PathParameter
 from fastapi.responses import FileResponse, JSONResponse, Response
 
 from blindtune.errors import BundleError
+from blindtune.server import audit
 from blindtune.server.api.asking import (
     Cursor,
     Here,
@@ -115,11 +116,15 @@ _download = {**documented(409, 416), 304: {"description": "The caller has it alr
 
 
 @router.get("/{study}/head/manifest", response_model=Manifest, responses=_download)
-def head_manifest(head: Head, if_none_match: IfNoneMatch = None) -> Response:
+def head_manifest(
+    study: Study, head: Head, tenant: Reader, here: Here, if_none_match: IfNoneMatch = None
+) -> Response:
     """The manifest of a trained study's encrypted head."""
     tag = f'"{sha256(head.encode()).hexdigest()}"'
     if _has(if_none_match, tag):
         return Response(status_code=304, headers={"ETag": tag})
+    with here.database.transaction() as db:
+        audit.append(db, "head.fetched", f"{tenant}/{study}")
     return Response(head, media_type="application/json", headers={"ETag": tag})
 
 
