@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,6 +26,9 @@ switch is that of its largest digit over the special prime: at 50 bits against 5
 SCALES = range(31, 27, -1)
 """Scale bits to try, most precise first. Above 31 residues take eight bytes instead of four, in memory and
 bandwidth; below 28 the noise begins to show (design, section 4)."""
+
+SIZES = tuple((scale, scale + HEADROOM_BITS, SPECIAL_BITS) for scale in SCALES)
+"""Bits of scale, first and special prime."""
 
 MAX_BABY = 32
 
@@ -161,8 +164,13 @@ def plan(
     return Plan(rows, columns, outputs, head.name, chosen, best, program, predicted, machine)
 
 
-def smallest_parameters(levels: int, security: int) -> Parameters:
+def smallest_parameters(
+    levels: int, security: int, sizes: Sequence[tuple[int, int, int]] = SIZES
+) -> Parameters:
     """The smallest ring whose table entry holds the levels, with the largest scale that fits.
+
+    Args:
+        sizes: bits of scale, first and special prime to try, the most precise first.
 
     Raises:
         PlanError: no ring holds so many levels.
@@ -171,10 +179,9 @@ def smallest_parameters(levels: int, security: int) -> Parameters:
     if security == INSECURE or security not in SECURITY_TABLE:
         raise ParametersError(f"no security level {security}", remedy="Choose 128, 192 or 256.")
     for ring_degree in sorted(SECURITY_TABLE[security]):
-        for scale in SCALES:
-            first = scale + HEADROOM_BITS
-            if most_levels(ring_degree, scale, first + SPECIAL_BITS, security) >= levels:
-                return ParametersLiteral(ring_degree, levels, scale, first, SPECIAL_BITS, security).checked()
+        for scale, first, special in sizes:
+            if most_levels(ring_degree, scale, first + special, security) >= levels:
+                return ParametersLiteral(ring_degree, levels, scale, first, special, security).checked()
     raise PlanError(
         f"no ring holds {levels} levels at {security}-bit security",
         remedy="Use fewer steps or a lower degree.",

@@ -34,6 +34,7 @@ for command in (
     exchange.status,
     exchange.fetch,
     results.decrypt,
+    results.release,
     results.evaluate,
     results.predict,
     compare.compare,

@@ -131,6 +131,9 @@ def encrypt(
     member: Annotated[
         str, typer.Option(help="Name in the study, seen by the server; a-z, 0-9, hyphens.")
     ] = "hospital",
+    release: Annotated[
+        bool, typer.Option(help="Plan for blindtune release: a larger scale, and a key of the study's own.")
+    ] = False,
     note: Annotated[list[str] | None, typer.Option(help="A remark for the report; repeatable.")] = None,
     memory: Memory = 16.0,
     machine: MachineFile = None,
@@ -140,13 +143,21 @@ def encrypt(
 
     Run it again after an interruption: features that were computed are kept.
     """
+    from blindtune.client.flood import release_parameters
     from blindtune.client.prepare import outputs_of, prepare
     from blindtune.client.study import StudyDirectory
+    from blindtune.errors import InputError
 
     directory = StudyDirectory(out)
     directory.check()
     _check_member(member)
     priced = _machine(machine)
+    if release and key:
+        raise InputError(
+            "a key that may serve other studies",
+            where="--key",
+            remedy="With --release a study makes its own key: leave --key out.",
+        )
     secret = render.load_key(key) if key else None
     # Ask before the long work, not after it.
     locked = render.passphrase(ask=passphrase, confirm=True) if secret is None else None
@@ -155,6 +166,9 @@ def encrypt(
         data, origin = _load(scans, labels, backbone, weights, directory, json_)
         embedded = time.perf_counter()
         made = _head(head, outputs_of(data.classes), steps, degree)
+        parameters = secret.parameters if secret else None
+        if release:
+            parameters = release_parameters(made.program.levels, security)
         with render.progress(json_) as shown:
             task = shown.add_task("rehearsal in clear", total=None)
             prepared = prepare(
@@ -168,10 +182,12 @@ def encrypt(
                 security=security,
                 memory_limit=int(memory * 2**30),
                 machine=priced,
-                parameters=secret.parameters if secret else None,
+                parameters=parameters,
             )
         rehearsed = time.perf_counter()
-        settings = _encrypt(prepared, directory, secret, locked, member, origin, tuple(note or ()), json_)
+        settings = _encrypt(
+            prepared, directory, secret, locked, member, origin, tuple(note or ()), release, json_
+        )
         encrypted = time.perf_counter()
     sent = sum(p.stat().st_size for p in (out / "outbox").rglob("*") if p.is_file())
     told = {
@@ -183,7 +199,9 @@ def encrypt(
         "security": settings.security,
         "ring_degree": prepared.plan.parameters.ring_degree,
         "to_upload": render.megabytes(sent),
-        "predicted_training": f"{prepared.plan.seconds:.1f} s on {prepared.plan.machine.name}",
+        "predicted_training": "unknown: primes this large are SEAL's, not the accelerators'"
+        if release
+        else f"{prepared.plan.seconds:.1f} s on {prepared.plan.machine.name}",
         "next": f"blindtune submit {out} --server URL",
     }
     seconds = {
@@ -267,6 +285,7 @@ def _encrypt(
     member: str,
     origin: dict[str, Any],
     notes: tuple[str, ...],
+    release: bool,
     quiet: bool,
 ) -> Any:
     from blindtune.client.encrypt import encrypt_study
@@ -299,6 +318,7 @@ def _encrypt(
             member=member,
             backbone=origin,
             notes=notes,
+            release=release,
             on_bytes=on_bytes,
         )
         for task in tasks.values():

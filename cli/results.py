@@ -52,6 +52,24 @@ def decrypt(
         render.rows("Decrypted head", [(k.replace("_", " "), str(v)) for k, v in told.items()])
 
 
+def release(
+    study: Study,
+    key: Annotated[Path | None, typer.Option(help="The study's secret.key, if it was moved.")] = None,
+    json_: Json = False,
+) -> None:
+    """Release the head: decrypted under noise that hides the key, once; asked again, the same.
+
+    STUDY/release may leave: a head as decrypt writes one, and release.json. The study must have been
+    encrypted with --release. The noise hides the key, not the patients.
+    """
+    from blindtune.client.release import release_head
+    from blindtune.client.study import StudyDirectory
+
+    directory = StudyDirectory(study)
+    found = release_head(directory, render.load_key(key or directory.key_file))
+    render.tell("Released head", {"head": str(directory.released), **found.record}, json_)
+
+
 def evaluate(
     study: Study,
     predictions: Annotated[

@@ -144,8 +144,9 @@ def estimate(layout: Layout, program: Program, p: Parameters, machine: Machine) 
         calls = batches * layout.baby * columns
         total += price("multiply", low, diagonals, calls)
         total += price("rotate_relinearise", low, columns * layout.baby * heads, layout.baby)
-        doublings = len(layout.doublings(min(layout.widths))) + 1
-        total += price("rotate", low - 1, columns * doublings * heads, doublings)
+        doublings = len(layout.doublings(min(layout.widths)))
+        total += price("rotate", low, columns * doublings * heads, doublings)
+        total += price("rotate", low - 1, columns * heads, 1)
         total += price("rotate", low, blocks * (giants - 1) * heads, batches * (giants - 1))
         if not from_zero:
             total += price("multiply", level, diagonals, blocks * giants)

@@ -153,11 +153,11 @@ def gradient(
             total = engine.rotate(total, layout.slots - layout.lanes, onto=parts)
         else:
             total = engine.relinearise(parts)
-    total = engine.rescale(total)
     for step in layout.doublings(min(layout.widths)):
         # A wide column block has a longer period: it joins in once the step has reached that.
         wide = [n for n in range(len(total)) if layout.widths[n // heads] * layout.lanes <= step]
         added = engine.rotate([total[n] for n in wide], step, onto=[total[n] for n in wide])
         for n, c in zip(wide, added, strict=True):
             total[n] = c
-    return engine.conjugate(total, onto=onto)
+    # Only now: what rescaling rounds off would be added up by the doublings like the rows themselves.
+    return engine.conjugate(engine.rescale(total), onto=onto)

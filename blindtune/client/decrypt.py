@@ -12,6 +12,7 @@ from blindtune.client.encoding import Scaling, decode
 from blindtune.client.study import Settings, StudyDirectory
 from blindtune.errors import BundleError, EngineError, InputError, KeyFileError
 from blindtune.he.secret import SecretKey
+from blindtune.kernels.packing import Slots
 from blindtune.models.calibration import Calibration, calibrate, identity
 from blindtune.models.linear import LinearHead, assemble
 from blindtune.wire.bundle import Bundle
@@ -47,6 +48,21 @@ def open_head(directory: StudyDirectory, key: SecretKey) -> Opened:
         InputError: no head came back yet.
     """
     settings = directory.settings()
+    bundle = checked_head(directory, settings, key)
+    weights = open_weights(bundle, key, settings.scaling, settings.columns, settings.outputs)
+    _, rehearsed = directory.whitening()
+    deviation = float(np.abs(weights - rehearsed).max() / max(np.abs(rehearsed).max(), 1e-12))
+    return Opened(*finish(directory, settings, weights, "encrypted"), deviation)
+
+
+def checked_head(directory: StudyDirectory, settings: Settings, key: SecretKey) -> Bundle:
+    """The head's bundle in the inbox, whole and of this study.
+
+    Raises:
+        BundleError: not this study's head, or altered.
+        KeyFileError: another study's key.
+        InputError: no head came back yet.
+    """
     if key.key_id != settings.key:
         raise KeyFileError("this key did not encrypt the study", remedy="Give the study's own key.")
     if not directory.encrypted_head.is_dir():
@@ -57,10 +73,19 @@ def open_head(directory: StudyDirectory, key: SecretKey) -> Opened:
     bundle = Bundle(directory.encrypted_head, insecure=insecure)
     _check_origin(bundle, settings, directory, insecure)
     bundle.verify()
-    weights = open_weights(bundle, key, settings.scaling, settings.columns, settings.outputs)
-    _, rehearsed = directory.whitening()
-    deviation = float(np.abs(weights - rehearsed).max() / max(np.abs(rehearsed).max(), 1e-12))
-    return Opened(*finish(directory, settings, weights, "encrypted"), deviation)
+    return bundle
+
+
+def decrypted(bundle: Bundle, key: SecretKey) -> list[Slots]:
+    """The slot vectors of a head's bundle, for the key owner alone.
+
+    Raises:
+        BundleError: not ciphertexts of this key's.
+    """
+    try:
+        return [key.decrypt(key.load(item)) for item in bundle.items("weights")]
+    except EngineError as error:
+        raise BundleError(f"the encrypted head: {error.what}", remedy="Fetch it again.") from error
 
 
 def open_weights(bundle: Bundle, key: SecretKey, scaling: Scaling, columns: int, outputs: int) -> Floats:
@@ -69,11 +94,7 @@ def open_weights(bundle: Bundle, key: SecretKey, scaling: Scaling, columns: int,
     Raises:
         BundleError: not ciphertexts of this key's, or weights that training cannot give.
     """
-    try:
-        slots = [key.decrypt(key.load(item)) for item in bundle.items("weights")]
-    except EngineError as error:
-        raise BundleError(f"the encrypted head: {error.what}", remedy="Fetch it again.") from error
-    weights = decode(slots, bundle.manifest.checked_layout, scaling, columns, outputs)
+    weights = decode(decrypted(bundle, key), bundle.manifest.checked_layout, scaling, columns, outputs)
     if not np.isfinite(weights).all() or np.abs(weights).max() > 1e6:
         raise BundleError(
             "the decrypted weights are not plausible",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from blindtune.client.encoding import Scaling, encode
+from blindtune.client.flood import expected, flood, refuse_imprecise
 from blindtune.client.prepare import Prepared
+from blindtune.client.releases import Journal
 from blindtune.client.study import Settings, StudyDirectory
 from blindtune.client.workers import cores, ordered
 from blindtune.errors import KeyFileError
@@ -42,6 +44,7 @@ def encrypt_study(
     study: str | None = None,
     backbone: dict[str, Any] | None = None,
     notes: tuple[str, ...] = (),
+    release: bool = False,
     on_bytes: OnBytes = lambda _what, _size: None,
 ) -> Settings:
     """Encrypt a prepared study and save what decryption will need.
@@ -50,9 +53,11 @@ def encrypt_study(
         member, members: this hospital, and all of the study's; alone by default.
         study: identifier; a fresh random one by default.
         backbone: name and fingerprint of the backbone, for the head's provenance.
+        release: the head is to be released: the key must be the study's own.
 
     Raises:
         KeyFileError: the key has other parameters than the plan.
+        PlanError: too little would be left of a released head.
     """
     plan, choice, head = prepared.plan, prepared.choice, prepared.choice.head
     if key.parameters != plan.parameters:
@@ -63,7 +68,14 @@ def encrypt_study(
     study = study or secrets.token_hex(16)
     members = tuple(members or (member,))
     scaling = Scaling(head.interval, head.learning_rates[0], plan.rows)
+    planned = None
+    if release:
+        planned = flood(key.parameters, plan.layout, scaling, choice.rehearsal.weights, len(members))
+        refuse_imprecise(planned, key.parameters)
     directory.create()
+    if planned:
+        directory.releases.unlink(missing_ok=True)
+        Journal.create(directory.releases, key.key_id).close()
     identity = (study, members, member)
     manifest = base_manifest("keys", identity, key, plan.layout, plan.program)
     write_keys(directory.keys_bundle, key, manifest, lambda n: on_bytes("keys", n))
@@ -105,8 +117,12 @@ def encrypt_study(
         outputs=prepared.outputs,
         security=key.parameters.security_name,
         notes=notes,
+        release=asdict(planned) if planned else None,
     )
-    directory.save(settings, choice, prepared.data)
+    reference = None
+    if planned and len(members) == 1:
+        reference = expected(features, choice.encoded, head, plan.layout, scaling, key.parameters)
+    directory.save(settings, choice, prepared.data, reference)
     return settings
 
 

@@ -4,6 +4,7 @@
     STUDY/outbox/    the bundles ``keys`` and ``data``: everything that is uploaded
     STUDY/inbox/     the encrypted head as it came back
     STUDY/head/      the decrypted head; stays with the key owner
+    STUDY/release/   the sanitised head, for others
     STUDY/report/    the evaluation
 
 ``private/study.json`` is written last: a directory without it is an unfinished study, which
@@ -49,6 +50,8 @@ class Settings:
         head: name, degree, interval, learning rates, decay, balance.
         interval, rate, rows: the scaling.
         columns, outputs: of the weights.
+        release: the noise that the head may be released under, if the study was planned for that:
+            fields of :class:`blindtune.client.flood.Flood`.
     """
 
     study: str
@@ -66,6 +69,7 @@ class Settings:
     outputs: int
     security: str
     notes: tuple[str, ...] = ()
+    release: dict[str, Any] | None = None
 
     @property
     def scaling(self) -> Scaling:
@@ -108,6 +112,16 @@ class StudyDirectory:
     def head(self) -> Path:
         """The decrypted head."""
         return self.root / "head"
+
+    @property
+    def releases(self) -> Path:
+        """The journal of what was released; part of what never leaves."""
+        return self.private / "releases"
+
+    @property
+    def released(self) -> Path:
+        """The sanitised head, which may leave."""
+        return self.root / "release"
 
     @property
     def report(self) -> Path:
@@ -177,7 +191,7 @@ class StudyDirectory:
         if self.complete:
             return
         shutil.rmtree(self.root / "outbox", ignore_errors=True)
-        saved = [self.private / "whitening.safetensors", self.private / "embeddings.npz"]
+        saved = [self.private / "whitening.safetensors", self.private / "embeddings.npz", self.releases]
         for path in (*saved, *self.private.glob("*.partial"), *([self.key_file] if own_key else [])):
             with suppress(OSError):
                 path.unlink()
@@ -186,13 +200,21 @@ class StudyDirectory:
             with suppress(OSError):
                 path.rmdir()
 
-    def save(self, settings: Settings, choice: Choice, data: Embeddings) -> None:
-        """Write the private files, the settings last."""
+    def save(
+        self, settings: Settings, choice: Choice, data: Embeddings, expected: Floats | None = None
+    ) -> None:
+        """Write the private files, the settings last.
+
+        Args:
+            expected: the weights without noise, where a release will be held to them.
+        """
         from safetensors.numpy import save_file
 
         whitening, start = choice.whitening, choice.start
         tensors = {"mean": whitening.mean, "transform": whitening.transform}
         tensors["rehearsed"] = choice.rehearsal.weights
+        if expected is not None:
+            tensors["expected"] = expected
         if start is not None:
             tensors |= {"start_weight": start.weight, "start_bias": start.bias}
         tensors = {name: np.ascontiguousarray(value) for name, value in tensors.items()}
@@ -246,13 +268,23 @@ class StudyDirectory:
 
     def start(self) -> Start | None:
         """The head in clear that training started from, if it did not from zero."""
+        found = self._optional("start_weight", "start_bias")
+        return Start(*found) if found else None
+
+    def expected(self) -> Floats | None:
+        """The weights (columns, K) without noise, in a study that is planned for release."""
+        found = self._optional("expected")
+        return found[0] if found else None
+
+    def _optional(self, *names: str) -> list[Floats] | None:
+        """Tensors that some studies have."""
         from safetensors import SafetensorError, safe_open
 
         try:
             with safe_open(self.private / "whitening.safetensors", "numpy") as file:
-                if "start_weight" not in file.keys():  # noqa: SIM118
+                if names[0] not in file.keys():  # noqa: SIM118
                     return None
-                return Start(file.get_tensor("start_weight"), file.get_tensor("start_bias"))
+                return [file.get_tensor(name) for name in names]
         except (SafetensorError, OSError):
             raise self._damaged("whitening.safetensors") from None
 

@@ -28,7 +28,7 @@ def discrete_gaussian(scale: float, count: int) -> NDArray[np.int64]:
         PrivacyError: a scale that cannot be.
         MissingPackageError: OpenDP is not installed.
     """
-    if not (math.isfinite(scale) and 0 < scale < 2**40):
+    if not (math.isfinite(scale) and 0 < scale < 2**50):
         raise PrivacyError(f"noise of {scale} steps", where="privacy", remedy="Choose another grid.")
     try:
         import opendp.prelude as dp
@@ -37,7 +37,7 @@ def discrete_gaussian(scale: float, count: int) -> NDArray[np.int64]:
             "exact noise needs OpenDP", remedy="Run pip install 'blindtune[privacy]'."
         ) from None
     dp.enable_features("contrib")
-    space = dp.vector_domain(dp.atom_domain(T=int)), dp.l2_distance(T=float)
+    space = dp.vector_domain(dp.atom_domain(T="i64")), dp.l2_distance(T=float)
     draw = dp.m.make_gaussian(*space, scale=float(scale))
     return np.array(draw([0] * count), np.int64)
 
