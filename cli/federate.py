@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from blindtune.cli import render, rounds
+from blindtune.cli import render, rounds, simulation
 from blindtune.cli.options import Json
 
 app = typer.Typer(help="Train with other hospitals; data stays where it is.", no_args_is_help=True)
@@ -104,4 +104,5 @@ def certificates(
 
 app.command()(rounds.serve)
 app.command()(rounds.join)
-app.command()(rounds.run)
+app.command()(simulation.run)
+app.command()(simulation.search)

@@ -1,8 +1,7 @@
-"""Rounds at the terminal: the aggregator, a hospital that joins, and a whole federation in one process."""
+"""Rounds at the terminal: the aggregator, and a hospital that joins."""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -16,7 +15,6 @@ from blindtune.cli.tally import Tally
 
 if TYPE_CHECKING:
     from blindtune.federation.agreement import Agreement
-    from blindtune.federation.learner import Learner
     from blindtune.federation.secagg.session import Policy
     from blindtune.federation.setup import OnImage
 
@@ -87,7 +85,7 @@ def serve(
         port=port,
         timeout=timeout,
         gather=gather,
-        policy=_policy(agreed, len(members.members), fewest, colluding),
+        policy=policy_of(agreed, len(members.members), fewest, colluding),
         ready=ready,
         done=lambda d: shown.round(d.round, d.seconds, d.sent, d.received, d.missing),
         told=shown.say,
@@ -144,7 +142,7 @@ def join(
 
             remote = Remote(server, render.token(token_file), allow_plain_http=plain_http)
             provider = HttpProvider(stack.enter_context(remote)), home / "blind"
-        with _images() as on_image:
+        with images() as on_image:
             learner = build_learner(
                 agreed,
                 data,
@@ -160,94 +158,15 @@ def join(
             members.roster,
             learner,
             passphrase=locked,
-            policy=_policy(agreed, len(members.members), fewest, colluding),
+            policy=policy_of(agreed, len(members.members), fewest, colluding),
             ledger=ledger,
         )
         take_part(stack.enter_context(here), agreed, fleet, shown.say)
 
 
-def run(
-    plan: PlanFile,
-    data: Annotated[Path, typer.Argument(help="A folder with one of scans, or one .npz, for each site.")],
-    out: Annotated[Path, typer.Option(help="Where coordinator and sites are kept; made if missing.")],
-    by: Annotated[
-        str | None, typer.Option(help="Column of --labels that names the site; DATA is one folder then.")
-    ] = None,
-    labels: Annotated[Path | None, typer.Option(help="CSV for --by; DATA/labels.csv by default.")] = None,
-    start: StartFile = None,
-    weights: Weights = None,
-    fewest: Fewest = 3,
-    colluding: Colluding = None,
-    json_: Lines = False,
-) -> None:
-    """Simulate a federation in this process: coordinator and sites as over a network, without one.
-
-    Blind rounds compute on ciphertexts here, as a provider would.
-    """
-    from blindtune.federation.plans import START, read_plan, read_start
-    from blindtune.federation.setup import save_model
-    from blindtune.federation.simulation import simulated
-
-    agreed = read_plan(plan)
-    values = read_start(start or plan.with_name(START), agreed)
-    render.make_directory(out)
-    learners = _learners(agreed, data, labels, by, weights, out)
-    policy = _policy(agreed, len(learners), fewest, colluding)
-    shown = Tally(json_)
-    shown.where({"plan": agreed.digest, "sites": sorted(learners)})
-    before = time.monotonic()
-    with simulated(agreed, values, learners, out, policy) as coordinator:
-        for done in coordinator.run():
-            now = time.monotonic()
-            missing = sorted(learners.keys() - done.sites - done.excluded.keys())
-            shown.round(done, now - before, 0, 0, missing)
-            before = now
-        coordinator.publish()
-    save_model(agreed, coordinator.values, coordinator.totals, out / "model")
-    shown.say(f"all rounds are done; the model is in {out / 'model'}")
-
-
-def _learners(
-    agreed: Agreement, data: Path, labels: Path | None, by: str | None, weights: Path | None, out: Path
-) -> dict[str, Learner]:
-    """Each site's learner, from a folder of sites or from one folder that is split by a column."""
-    from blindtune.client.blind import HereProvider
-    from blindtune.errors import InputError
-    from blindtune.federation.setup import build_learner
-    from blindtune.federation.simulation import split_labels
-
-    places: dict[str, tuple[Path, Path | None]]
-    if by:
-        tables = split_labels(labels or data / "labels.csv", by, out / "tables")
-        places = {site: (data, table) for site, table in tables.items()}
-    else:
-        found = sorted(data.iterdir()) if data.is_dir() else []
-        places = {p.stem: (p, None) for p in found if p.is_dir() or p.suffix == ".npz"}
-    if not places:
-        raise InputError(
-            "no sites here",
-            where=data.name,
-            remedy="Give each a folder or an .npz, or name a column by --by.",
-        )
-    blind = agreed.model.kind == "head" and agreed.model.blind
-    with _images() as on_image:
-        return {
-            site: build_learner(
-                agreed,
-                place,
-                labels=table,
-                weights=weights,
-                cache=out / "features" / site,
-                provider=(HereProvider(), out / "sites" / site / "blind") if blind else None,
-                on_image=on_image,
-            )
-            for site, (place, table) in places.items()
-        }
-
-
 @contextmanager
-def _images() -> Iterator[OnImage]:
-    """Progress over images."""
+def images() -> Iterator[OnImage]:
+    """Progress over the images of a hospital."""
     with render.progress() as shown:
         task = shown.add_task("images", total=None)
         yield lambda done, total: shown.update(task, completed=done, total=total)
@@ -266,7 +185,12 @@ def _needs_flower() -> Iterator[None]:
         ) from error
 
 
-def _policy(agreed: Agreement, members: int, fewest: int, colluding: int | None) -> Policy:
+def policy_of(agreed: Agreement, members: int, fewest: int, colluding: int | None) -> Policy:
+    """The policy of hospitals that ask for so much.
+
+    Raises:
+        InputError: more hospitals than there are must be in every sum.
+    """
     from blindtune.errors import InputError
     from blindtune.federation.secagg.session import Policy
 

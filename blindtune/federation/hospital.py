@@ -7,7 +7,7 @@ studies/NAME-DIGEST/                 what is ready to be summed in one study
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,35 +17,39 @@ from blindtune.federation.agreement import Agreement
 from blindtune.federation.identity import Identity, Roster
 from blindtune.federation.learner import Learner
 from blindtune.federation.members import CARD, IDENTITY, Card, read
+from blindtune.federation.search import SearchPlan
 from blindtune.federation.secagg.journal import Journal
 from blindtune.federation.secagg.member import Member
 from blindtune.federation.secagg.session import Policy
-from blindtune.federation.site import Site
+from blindtune.federation.site import Site, check_privacy
+from blindtune.federation.trials import SearchSite
 from blindtune.files import exclusive
 from blindtune.privacy.ledger import Ledger
 
 
 @dataclass(frozen=True)
 class Hospital:
-    """One hospital in one study, in this process alone.
+    """One hospital in one study or search, in this process alone.
 
     Attributes:
         name: on the roster.
         identity: its signing key.
         site: answers the coordinator.
+        ledger: of its patients' privacy, for a private plan.
     """
 
     name: str
     identity: Identity
-    site: Site
+    site: Site | SearchSite
+    ledger: Ledger | None
 
 
 @contextmanager
 def opened(
     home: Path,
-    plan: Agreement,
+    plan: Agreement | SearchPlan,
     roster: Roster,
-    learner: Learner,
+    learner: Learner | Callable[[Agreement, Path], Learner],
     *,
     passphrase: str | None = None,
     policy: Policy | None = None,
@@ -55,6 +59,7 @@ def opened(
 
     Args:
         home: that ``blindtune federate init`` made.
+        learner: for a search what makes one for each trial, in a directory of its own.
         ledger: of its patients' privacy, for a private plan.
 
     Raises:
@@ -77,8 +82,19 @@ def opened(
         spent = Ledger(ledger) if ledger else None
         try:
             member = Member(name, identity, roster, journal, policy)
-            place = home / "studies" / f"{plan.study}-{plan.digest[:16]}"
-            yield Hospital(name, identity, Site(member, plan, learner, place, spent))
+
+            def site(agreed: Agreement) -> Site:
+                place = home / "studies" / f"{agreed.study}-{agreed.digest[:16]}"
+                found = learner(agreed, place) if callable(learner) else learner
+                return Site(member, agreed, found, place, spent)
+
+            if isinstance(plan, Agreement):
+                yield Hospital(name, identity, site(plan), spent)
+                return
+            if plan.base.privacy:
+                # Trials come later: what they would all be refused for is said now.
+                check_privacy(plan.base.privacy, member, spent)
+            yield Hospital(name, identity, SearchSite(plan, site), spent)
         finally:
             journal.close()
             if spent is not None:

@@ -24,7 +24,7 @@ def read_plan(path: Path) -> Agreement:
         InputError: it cannot be read.
         FederationError: not a plan.
     """
-    return Agreement.read(_read(path))
+    return Agreement.read(read_bytes(path))
 
 
 def complete(path: Path, directory: Path, weights: Path | None = None) -> Agreement:
@@ -41,7 +41,7 @@ def complete(path: Path, directory: Path, weights: Path | None = None) -> Agreem
         ModelError: an unknown network, or weights of another one.
     """
     try:
-        told = json.loads(_read(path))
+        told = json.loads(read_bytes(path))
     except (ValueError, RecursionError):
         told = None
     if not isinstance(told, dict) or {"parameters", "start"} & told.keys():
@@ -64,12 +64,21 @@ def complete(path: Path, directory: Path, weights: Path | None = None) -> Agreem
         secure=drafted.secure,
         bound=drafted.bound,
     )
+    write_plan(plan, start, directory)
+    return plan
+
+
+def write_plan(plan: Agreement, start: Values, directory: Path) -> None:
+    """Write a plan with its start.
+
+    Raises:
+        InputError: the files cannot be written.
+    """
     with writing("the plan", directory.name):
         with whole_file(directory / START) as partial:
             save_file({"values": start}, partial)
         with whole_file(directory / PLAN) as partial:
             partial.write_text(plan.model_dump_json(indent=1) + "\n")
-    return plan
 
 
 def read_start(path: Path, plan: Agreement) -> Values:
@@ -90,7 +99,12 @@ def read_start(path: Path, plan: Agreement) -> Values:
     return values
 
 
-def _read(path: Path) -> bytes:
+def read_bytes(path: Path) -> bytes:
+    """A file, as far as plans may be long, and a byte more.
+
+    Raises:
+        InputError: it cannot be read.
+    """
     try:
         with path.open("rb") as file:
             return file.read(MAX_BYTES + 1)

@@ -37,17 +37,22 @@ def first_releases(plan: Agreement, private: Privacy) -> list[tuple[str, Release
     return [("moments", moments_mechanism(plan.model, private).release())]
 
 
+def releases(plan: Agreement, rounds: int) -> list[Release]:
+    """What a plan's first rounds release of a patient."""
+    if plan.privacy is None or not rounds:
+        return []
+    found = [r for _, r in first_releases(plan, plan.privacy)]
+    for _, r in round_releases(plan, plan.privacy):
+        found.append(Release(r.noise, r.sampling, r.count * rounds))
+    return found
+
+
 def spent(plan: Agreement, delta: float, rounds: int) -> float:
     """Epsilon of a plan's first rounds, for every patient of every site.
 
     Training and validation patients differ: their releases are added up all the same, on the safe side.
     """
-    if plan.privacy is None or not rounds:
-        return 0.0
-    releases = [r for _, r in first_releases(plan, plan.privacy)]
-    for _, r in round_releases(plan, plan.privacy):
-        releases.append(Release(r.noise, r.sampling, r.count * rounds))
-    return epsilon(releases, delta)
+    return epsilon(releases(plan, rounds), delta)
 
 
 def private_values(learner: Learner, plan: Agreement, private: Privacy, site: str, values: Values) -> Values:

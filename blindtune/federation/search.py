@@ -1,29 +1,24 @@
-"""Hyper-parameter search over the confederation: trials are studies, judged by securely summed counts.
+"""What the sites of a hyper-parameter search agree on: the space, the trials, and what they cost.
 
-Optuna proposes, in SQLite, so that a search that stops goes on: finished trials are kept, and the one that
-was running is taken up in the round where it stopped. Sites approve the whole search beforehand, and derive
-each trial's plan from its numbers themselves: nothing outside the space is ever trained.
+Sites approve the whole search beforehand, and derive each trial's plan from its numbers themselves: nothing
+outside the space is ever trained. :mod:`blindtune.federation.trials` runs it.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Mapping
+from itertools import product
 from typing import Annotated, Any, Literal
 
-import numpy as np
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
-from blindtune.errors import FederationError, MissingPackageError
+from blindtune.errors import FederationError
 from blindtune.federation.agreement import Agreement, Schema, read_plan
-from blindtune.federation.channel import Answer, Channel, Request
-from blindtune.federation.coordinator import Coordinator, Round
-from blindtune.federation.site import Site
+from blindtune.federation.private import local_steps, releases
+from blindtune.privacy.account import Release
 
-TRIAL = "trial/"
-MAX_HEAD = 1 << 16
 Number = Annotated[float, Field(allow_inf_nan=False)]
 
 
@@ -40,6 +35,11 @@ class Span(Schema):
             raise ValueError("a span from low to a larger high, above zero if log")
         return self
 
+    @property
+    def ends(self) -> list[Any]:
+        """Values that stand for all."""
+        return [self.low, self.high]
+
     def holds(self, value: object) -> bool:
         """Whether a value is one of these."""
         return isinstance(value, float) and self.low <= value <= self.high
@@ -49,6 +49,11 @@ class Options(Schema):
     """One of some values."""
 
     options: Annotated[list[Number | int | str | bool], Field(min_length=1, max_length=100)]
+
+    @property
+    def ends(self) -> list[Any]:
+        """Values that stand for all."""
+        return self.options
 
     def holds(self, value: object) -> bool:
         """Whether a value is one of these."""
@@ -75,12 +80,26 @@ class SearchPlan(Schema):
         unknown = self.space.keys() - type(self.base.local).model_fields.keys()
         if unknown:
             raise ValueError(f"not a field of the plan's local part: {min(unknown)[:40]}")
+        if self.base.rounds < 2:
+            raise ValueError("a round judges the model that it began with: a search needs two rounds or more")
         private = self.base.privacy
         if private and (not private.validation or self.objective == "auc"):
             raise ValueError(
                 "a private search is judged by noisy validation counts: give their noise, and mcc"
             )
+        first = {name: part.ends[0] for name, part in self.space.items()}
+        for name, part in self.space.items():
+            for value in part.ends:
+                try:
+                    self.trial(0, {**first, name: value})
+                except FederationError as error:
+                    raise ValueError(f"{name} = {value!r:.40}: {error.what}") from None
         return self
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the search: what sites compare."""
+        return hashlib.sha256(self.model_dump_json().encode()).hexdigest()
 
     @classmethod
     def read(cls, data: bytes) -> SearchPlan:
@@ -91,6 +110,25 @@ class SearchPlan(Schema):
         """
         return read_plan(cls, data, "a search")
 
+    @classmethod
+    def of(cls, base: Agreement, space: bytes, trials: int, objective: str) -> SearchPlan:
+        """A search around a plan.
+
+        Args:
+            space: JSON.
+
+        Raises:
+            FederationError: they do not fit together; says the first thing that is wrong.
+        """
+        try:
+            inside = json.loads(space)
+        except (ValueError, RecursionError):
+            raise FederationError(
+                "the space is not JSON", where="space", remedy="docs/federation.md has one."
+            ) from None
+        told = {"base": base.model_dump(mode="json"), "space": inside, "trials": trials}
+        return cls.read(json.dumps({**told, "objective": objective}).encode())
+
     def trial(self, number: int, values: Mapping[str, Any]) -> Agreement:
         """A trial's plan.
 
@@ -100,168 +138,27 @@ class SearchPlan(Schema):
         inside = values.keys() == self.space.keys() and all(self.space[n].holds(v) for n, v in values.items())
         if not 0 <= number < self.trials or not inside:
             raise FederationError("a trial outside the search that was agreed on", where="search")
+        return self._named(f"t{number}", values)
+
+    def best(self, values: Mapping[str, Any]) -> Agreement:
+        """The plan of the training that a search is for: a study of its own, with the best values."""
+        return self._named("best", values)
+
+    def _named(self, name: str, values: Mapping[str, Any]) -> Agreement:
         told = self.base.model_dump()
         told["local"] |= values
-        told["study"] = f"{self.base.study[:50]}-t{number}"
+        told["study"] = f"{self.base.study[:50]}-{name}"
         return Agreement.checked(told)
 
-
-@dataclass(frozen=True)
-class Trial:
-    """One trial's outcome.
-
-    Attributes:
-        number: from 0.
-        values: of the searched fields.
-        score: the objective; None for a trial that failed.
-        rounds: its rounds.
-    """
-
-    number: int
-    values: dict[str, Any]
-    score: float | None
-    rounds: list[Round]
-
-
-class _TrialHead(Schema):
-    trial: int
-    values: dict[str, Number | int | str | bool]
-    head: str
-
-
-@dataclass(frozen=True)
-class TrialChannel:
-    """A channel on which every request says which trial it is of."""
-
-    channel: Channel
-    number: int
-    values: dict[str, Any]
-
-    def ask(self, requests: Mapping[str, Request]) -> dict[str, Answer]:
-        """See :class:`blindtune.federation.channel.Channel`."""
-        return self.channel.ask({name: self._of_trial(r) for name, r in requests.items()})
-
-    def _of_trial(self, request: Request) -> Request:
-        head = {"trial": self.number, "values": self.values, "head": request.head.decode()}
-        return Request(TRIAL + request.kind, json.dumps(head).encode(), request.body)
-
-
-class SearchSite:
-    """A hospital in a search: a site for each trial.
-
-    Args:
-        plan: that this hospital approved.
-        make: a site for a trial's plan, in a directory of its own.
-    """
-
-    def __init__(self, plan: SearchPlan, make: Callable[[Agreement], Site]) -> None:
-        self._plan, self._make = plan, make
-        self._current: tuple[str, Site] | None = None
-
-    def handle(self, request: Request) -> bytes:
-        """Answer the coordinator.
-
-        Raises:
-            FederationError: a request that does not fit the search.
-        """
-        if not request.kind.startswith(TRIAL) or len(request.head) > MAX_HEAD:
-            raise FederationError(f"a request of kind {request.kind[:40]}", where="search")
-        try:
-            told = _TrialHead.model_validate_json(request.head)
-        except ValidationError:
-            raise FederationError("a request that says of no trial", where="search") from None
-        agreement = self._plan.trial(told.trial, told.values)
-        if self._current is None or self._current[0] != agreement.digest:
-            # One trial at a time: another's model and data need not stay in memory.
-            self._current = (agreement.digest, self._make(agreement))
-        kind = request.kind.removeprefix(TRIAL)
-        return self._current[1].handle(Request(kind, told.head.encode(), request.body))
-
-
-def search(
-    plan: SearchPlan,
-    directory: Path,
-    run: Callable[[Agreement, Callable[[Channel], Channel], Path], Coordinator],
-    seed: int | None = None,
-) -> Iterator[Trial]:
-    """Run the trials that are left, and tell each when it is done and kept.
-
-    Args:
-        directory: where the search is kept; one that holds the same search is resumed.
-        run: makes a trial's coordinator from its plan, what wraps the channel, and a directory of its own.
-        seed: of the proposals.
-
-    Raises:
-        FederationError: a directory of another search.
-        MissingPackageError: Optuna is not installed.
-    """
-    try:
-        import optuna
-    except ImportError:
-        raise MissingPackageError(
-            "the search needs Optuna", remedy="Run pip install 'blindtune[search]'."
-        ) from None
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    directory.mkdir(parents=True, exist_ok=True)
-    study = optuna.create_study(
-        storage=f"sqlite:///{directory / 'search.sqlite'}",
-        sampler=optuna.samplers.TPESampler(seed=seed),
-        study_name="search",
-        direction="maximize",
-        load_if_exists=True,
-    )
-    digest = plan.model_dump_json()
-    if study.user_attrs.setdefault("plan", digest) != digest:
-        raise FederationError(
-            "another search is kept here", where=directory.name, remedy="Choose another directory."
-        )
-    study.set_user_attr("plan", digest)
-
-    def finish(number: int, values: dict[str, Any]) -> Trial:
-        agreement = plan.trial(number, values)
-        coordinator = run(agreement, lambda c: TrialChannel(c, number, values), directory / f"trial-{number}")
-        rounds = [*coordinator.progress.rounds, *coordinator.run()]
-        score = objective(plan, rounds[-1])
-        # The number stands in the database since it was proposed, whoever proposed it.
-        study.tell(number, score)
-        return Trial(number, values, score, rounds)
-
-    for begun in study.get_trials(states=[optuna.trial.TrialState.RUNNING]):
-        yield finish(begun.number, begun.params)
-    while len(study.trials) < plan.trials:
-        asked = study.ask()
-        yield finish(asked.number, {name: _proposed(asked, name, part) for name, part in plan.space.items()})
-
-
-def objective(plan: SearchPlan, last: Round) -> float:
-    """What a trial is judged by: of the model that its last round began with.
-
-    Raises:
-        FederationError: no site has validation cases.
-    """
-    score = last.auc if plan.objective == "auc" else mcc(np.array(last.confusion))
-    if score is None:
-        raise FederationError(
-            "no validation counts to judge a trial by", where="search", remedy="Give sites validation cases."
-        )
-    return score
-
-
-def mcc(confusion: np.ndarray[Any, np.dtype[np.float64]]) -> float | None:
-    """Matthews correlation of a confusion matrix (Gorodkin 2004); None without cases.
-
-    Args:
-        confusion: counts by (true, told) class.
-    """
-    from sklearn.metrics import matthews_corrcoef
-
-    if not confusion.sum():
-        return None
-    true, told = np.indices(confusion.shape)
-    return float(matthews_corrcoef(true.ravel(), told.ravel(), sample_weight=confusion.ravel()))
-
-
-def _proposed(asked: Any, name: str, part: Span | Options) -> Any:
-    if isinstance(part, Options):
-        return asked.suggest_categorical(name, part.options)
-    return asked.suggest_float(name, part.low, part.high, log=part.log)
+    def releases(self) -> list[Release]:
+        """What a trial releases of a patient, whichever values it has: the most that any of them does."""
+        first = {name: part.ends[0] for name, part in self.space.items()}
+        stepping = {n: part.ends for n, part in self.space.items() if n in ("every", "unit")}
+        plans = [
+            self.trial(0, {**first, **dict(zip(stepping, values, strict=True))})
+            for values in product(*stepping.values())
+        ]
+        private = self.base.privacy
+        if private is None:
+            return []
+        return releases(max(plans, key=lambda p: local_steps(p, private)), self.base.rounds)

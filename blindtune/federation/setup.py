@@ -24,6 +24,12 @@ NETWORK_WEIGHTS, KEPT = "network.safetensors", "normalisation.safetensors"
 OnImage = Callable[[int, int], None]
 """Called with images done and in all."""
 
+Outsourcing = tuple["Provider", Path]
+"""Who computes blind rounds, and a hospital's directory for keys and bundles."""
+
+Maker = Callable[[Agreement, Path | None, Outsourcing | None], Learner]
+"""A learner for a plan, a folder for normalisations that stay here, and what blind rounds need."""
+
 
 def draft(
     study: str,
@@ -72,7 +78,7 @@ def build_learner(
     labels: Path | None = None,
     weights: Path | None = None,
     cache: Path | None = None,
-    provider: tuple[Provider, Path] | None = None,
+    provider: Outsourcing | None = None,
     on_image: OnImage | None = None,
 ) -> Learner:
     """What a hospital brings to a study.
@@ -82,17 +88,33 @@ def build_learner(
         labels: of the scans, if not beside them.
         weights: of the backbone, for a head on scans.
         cache: folder where features, or normalisations that stay here, are kept between runs.
-        provider: of blind rounds, and this hospital's directory for keys and bundles.
 
     Raises:
         FederationError: classes, features or a backbone that are not the plan's.
         InputError: unusable files.
     """
-    if isinstance(plan.model, NetworkModel):
-        memory = cache / KEPT if cache else None
-        return _network_learner(plan, plan.model, data, labels, memory, on_image)
-    found = _embeddings(plan, plan.model, data, labels, weights, cache, on_image)
-    return head_learner(plan, plan.model, found, provider)
+    made = open_data(plan, data, labels=labels, weights=weights, cache=cache, on_image=on_image)
+    return made(plan, cache, provider)
+
+
+def open_data(
+    plan: Agreement,
+    data: Path,
+    *,
+    labels: Path | None = None,
+    weights: Path | None = None,
+    cache: Path | None = None,
+    on_image: OnImage | None = None,
+) -> Maker:
+    """A hospital's data, read once for all plans that differ from this one in their local part.
+
+    Args, Raises: as :func:`build_learner`.
+    """
+    model = plan.model
+    if isinstance(model, NetworkModel):
+        return _network_maker(plan, model, data, labels, on_image)
+    found = _embeddings(plan, model, data, labels, weights, cache, on_image)
+    return _head_maker(plan, model, found)
 
 
 def save_model(plan: Agreement, values: Values, totals: Totals, directory: Path) -> None:
@@ -142,14 +164,9 @@ def _network(model: NetworkModel, classes: int, weights: Path | None) -> tuple[A
     return network, to_vector(network, shared_names(network, model.norm))
 
 
-def _network_learner(
-    plan: Agreement,
-    model: NetworkModel,
-    data: Path,
-    labels: Path | None,
-    memory: Path | None,
-    on_image: OnImage | None,
-) -> Learner:
+def _network_maker(
+    plan: Agreement, model: NetworkModel, data: Path, labels: Path | None, on_image: OnImage | None
+) -> Maker:
     from blindtune.client.features import load_scan
     from blindtune.federation.networks import Images, NetworkLearner
     from blindtune.imaging import load_cohort
@@ -167,16 +184,17 @@ def _network_learner(
                 on_image(i + 1, len(rows))
         return Images(pixels, cohort.labels[rows], patients[rows])
 
-    network, _ = _network(model, len(plan.classes), None)
-    return NetworkLearner(
-        network, model, images("train"), images("val"), len(plan.classes), plan.local, memory
-    )
+    cases = images("train"), images("val")
+
+    def make(chosen: Agreement, place: Path | None, provider: Outsourcing | None) -> Learner:
+        network, _ = _network(model, len(plan.classes), None)
+        memory = place / KEPT if place else None
+        return NetworkLearner(network, model, *cases, len(plan.classes), chosen.local, memory)
+
+    return make
 
 
-def head_learner(
-    plan: Agreement, model: HeadModel, found: Embeddings, provider: tuple[Provider, Path] | None = None
-) -> HeadLearner:
-    """A head on a hospital's embeddings; see :func:`build_learner`."""
+def _head_maker(plan: Agreement, model: HeadModel, found: Embeddings) -> Maker:
     order = _check_classes(plan, found.classes)
     patients = numbered(found.patients)
 
@@ -184,17 +202,22 @@ def head_learner(
         rows = found.indices(split)
         return Cases(found.features[rows], order[found.labels[rows]], patients[rows])
 
-    if not model.blind:
-        return HeadLearner(model, cases("train"), cases("val"), len(plan.classes), plan.local)
-    if provider is None:
-        raise FederationError(
-            "the plan's rounds are blind",
-            where="site",
-            remedy="Give a provider that computes on ciphertexts.",
-        )
-    from blindtune.federation.blind import BlindLearner
+    own = cases("train"), cases("val")
 
-    return BlindLearner(plan, cases("train"), cases("val"), provider[1], provider[0])
+    def make(chosen: Agreement, place: Path | None, provider: Outsourcing | None) -> Learner:
+        if not model.blind:
+            return HeadLearner(model, *own, len(plan.classes), chosen.local)
+        if provider is None:
+            raise FederationError(
+                "the plan's rounds are blind",
+                where="site",
+                remedy="Give a provider that computes on ciphertexts.",
+            )
+        from blindtune.federation.blind import BlindLearner
+
+        return BlindLearner(chosen, *own, provider[1], provider[0])
+
+    return make
 
 
 def _embeddings(

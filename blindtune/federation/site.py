@@ -91,7 +91,7 @@ class Site:
         self._agreement, self._learner, self._directory = agreement, learner, directory
         self._name, self._ledger, self._begun = member.name, ledger, ""
         if agreement.privacy:
-            _check_privacy(agreement.privacy, member, ledger)
+            check_privacy(agreement.privacy, member, ledger)
         self._desk = SumDesk(member, self._ready, plain=not agreement.secure)
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
 
@@ -230,7 +230,7 @@ class Site:
         return found
 
 
-def _check_privacy(private: Privacy, member: Member, ledger: Ledger | None) -> None:
+def check_privacy(private: Privacy, member: Member, ledger: Ledger | None) -> None:
     if ledger is None:
         raise FederationError(
             "a private study needs this hospital's privacy ledger",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import shutil
 import signal
@@ -14,7 +15,9 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -360,3 +363,62 @@ def interrupt() -> Callable[[subprocess.Popen[str]], None]:
         time.sleep(0.2)
 
     return send
+
+
+@pytest.fixture
+def press(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Sends SIGINT to this process when a function is called for the n-th time."""
+
+    def at(place: str, call: int = 1) -> None:
+        module, _, name = place.partition(":")
+        owner: Any = import_module(module)
+        *path, last = name.split(".")
+        for part in path:
+            owner = getattr(owner, part)
+        inner, calls = owner.__dict__[last], 0
+        unbound = inner.__func__ if isinstance(inner, (classmethod, staticmethod)) else inner
+
+        def outer(*args: Any, **given: Any) -> Any:
+            nonlocal calls
+            calls += 1
+            if calls == call:
+                signal.raise_signal(signal.SIGINT)
+            return unbound(*args, **given)
+
+        monkeypatch.setattr(owner, last, type(inner)(outer) if unbound is not inner else outer)
+
+    return at
+
+
+SITES = ("east", "north", "west")
+
+
+@pytest.fixture
+def draft() -> dict[str, Any]:
+    """A federated study of three sites, as its authors write it."""
+    return {
+        "study": "trial",
+        "classes": ["clear-lung", "opaque-lung", "wet-lung"],
+        "model": {"kind": "head", "features": 16},
+        "rounds": 3,
+        "local": {"every": 2, "unit": "epochs", "batch": 8, "rate": 0.2},
+    }
+
+
+@pytest.fixture
+def plan(blindtune: Callable[..., Ran], draft: dict[str, Any], tmp_path: Path) -> Path:
+    """Its plan's file."""
+    (tmp_path / "draft.json").write_text(json.dumps(draft))
+    ran = blindtune("federate", "plan", tmp_path / "draft.json", "--out", tmp_path / "plan", "--json")
+    assert ran.code == 0, ran.err
+    return tmp_path / "plan" / "plan.json"
+
+
+@pytest.fixture
+def sites(tmp_path: Path) -> Path:
+    """A folder with a file of embeddings for each of its sites."""
+    place = tmp_path / "sites"
+    place.mkdir()
+    for i, name in enumerate(SITES):
+        write_embeddings(place / f"{name}.npz", rows=60 + 12 * i, kinds=3)
+    return place

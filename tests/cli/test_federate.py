@@ -13,13 +13,6 @@ from blindtune.errors import InputError
 from blindtune.federation.simulation import split_labels
 
 NAMES = ("east", "north", "west")
-DRAFT = {
-    "study": "trial",
-    "classes": ["clear-lung", "opaque-lung", "wet-lung"],
-    "model": {"kind": "head", "features": 16},
-    "rounds": 3,
-    "local": {"every": 2, "unit": "epochs", "batch": 8, "rate": 0.2},
-}
 
 
 @pytest.fixture
@@ -32,25 +25,6 @@ def homes(blindtune, tmp_path):
         assert told["name"] == name
         assert len(bytes.fromhex(told["public key"])) == 32
     return tmp_path
-
-
-@pytest.fixture
-def plan(blindtune, tmp_path):
-    """A plan's file."""
-    (tmp_path / "draft.json").write_text(json.dumps(DRAFT))
-    ran = blindtune("federate", "plan", tmp_path / "draft.json", "--out", tmp_path / "plan", "--json")
-    assert ran.code == 0, ran.err
-    return tmp_path / "plan" / "plan.json"
-
-
-@pytest.fixture
-def sites(tmp_path, make_embeddings):
-    """A folder with a file of embeddings for each site."""
-    place = tmp_path / "sites"
-    place.mkdir()
-    for i, name in enumerate(NAMES):
-        make_embeddings(place / f"{name}.npz", rows=60 + 12 * i, kinds=3)
-    return place
 
 
 def test_keys_are_made_once(blindtune, homes):

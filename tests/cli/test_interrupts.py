@@ -4,41 +4,14 @@ from __future__ import annotations
 
 import json
 import shutil
-import signal
 import sys
 import time
 from dataclasses import replace
-from importlib import import_module
 
 import pytest
 
 EMBEDDED = "blindtune_deit_96"
 ANNOUNCE = (sys.executable, "-c", "from blindtune.cli.main import run; print('ready', flush=True); run()")
-
-
-@pytest.fixture
-def press(monkeypatch):
-    """Sends SIGINT to this process when a function is called for the n-th time."""
-
-    def at(place: str, call: int = 1) -> None:
-        module, _, name = place.partition(":")
-        owner = import_module(module)
-        *path, last = name.split(".")
-        for part in path:
-            owner = getattr(owner, part)
-        inner, calls = owner.__dict__[last], 0
-        unbound = inner.__func__ if isinstance(inner, (classmethod, staticmethod)) else inner
-
-        def outer(*args, **given):
-            nonlocal calls
-            calls += 1
-            if calls == call:
-                signal.raise_signal(signal.SIGINT)
-            return unbound(*args, **given)
-
-        monkeypatch.setattr(owner, last, type(inner)(outer) if unbound is not inner else outer)
-
-    return at
 
 
 class TestEncrypt:
