@@ -83,7 +83,7 @@ class Plan:
             "upload_bytes": self.cost.upload_bytes,
             "key_bytes": self.cost.key_bytes,
             "memory_bytes": self.cost.memory_bytes,
-            "operations": self.cost.totals,
+            "operations": self.cost.operations.totals,
             "operations_by_level": [
                 {"operation": name, "level": level, "count": n}
                 for (name, level), n in sorted(self.cost.operations.counts.items())

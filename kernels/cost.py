@@ -40,14 +40,6 @@ class Cost:
     key_bytes: int
     memory_bytes: int
 
-    @property
-    def totals(self) -> dict[str, int]:
-        """Counts by operation over all levels."""
-        out: dict[str, int] = {}
-        for (name, _), count in sorted(self.operations.counts.items()):
-            out[name] = out.get(name, 0) + count
-        return out
-
 
 def residual_ciphertexts(layout: Layout, program: Program) -> int:
     """Ciphertexts of targets and coefficients."""

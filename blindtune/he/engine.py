@@ -73,6 +73,14 @@ class Ledger:
             self.seconds[key] += seconds
 
     @property
+    def totals(self) -> dict[str, int]:
+        """Counts by operation over all levels."""
+        out: dict[str, int] = {}
+        for (name, _), count in sorted(self.counts.items()):
+            out[name] = out.get(name, 0) + count
+        return out
+
+    @property
     def total_seconds(self) -> float:
         """Seconds inside engine operations."""
         return sum(self.seconds.values())

@@ -29,6 +29,8 @@ LEASE = 30.0
 ATTEMPTS = 5
 """Claims without a step done, after which a job is given up."""
 
+Also = Callable[[Connection], None]
+
 _CLAIMING = 0x626C696F
 """PostgreSQL's advisory lock of claims: together they hold to the quotas of cores."""
 
@@ -52,6 +54,10 @@ class Claim:
     step: int
     checkpoint: str | None
     timing: dict[str, Any] | None
+
+
+def _nothing(_: Connection) -> None:
+    pass
 
 
 class Leases:
@@ -112,8 +118,14 @@ class Leases:
         values = {} if progress is None else {"progress": json.dumps(progress)}
         return self._write(claim, lambda now: {"lease": now + LEASE, **values})
 
-    def keep(self, claim: Claim, step: int, checkpoint: str, timing: dict[str, Any]) -> bool:
-        """A step is done and its weights are kept in a blob; False if the claim is lost."""
+    def keep(
+        self, claim: Claim, step: int, checkpoint: str, timing: dict[str, Any], also: Also = _nothing
+    ) -> bool:
+        """A step is done and its weights are kept in a blob; False if the claim is lost.
+
+        Args:
+            also: done in the same transaction, if the claim holds.
+        """
         return self._write(
             claim,
             lambda now: {
@@ -123,6 +135,7 @@ class Leases:
                 "attempts": 1,
                 "changed": now,
             },
+            also,
         )
 
     def finish(
@@ -130,7 +143,7 @@ class Leases:
         claim: Claim,
         progress: dict[str, Any],
         timing: dict[str, Any],
-        place: Callable[[Connection], None],
+        place: Also,
     ) -> bool:
         """The job is done; False, and nothing is placed, if the claim is lost.
 
@@ -176,7 +189,7 @@ class Leases:
         self,
         claim: Claim,
         values: Callable[[float], dict[str, Any]],
-        also: Callable[[Connection], None] = lambda _: None,
+        also: Also = _nothing,
         action: str = "",
     ) -> bool:
         with self._database.transaction() as connection:

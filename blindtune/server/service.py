@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from blindtune.errors import InputError, StorageError
 from blindtune.server.answers import Answers
@@ -11,25 +12,37 @@ from blindtune.server.blobs import open_blobs
 from blindtune.server.contents import Contents
 from blindtune.server.database import Database
 from blindtune.server.jobs import Jobs
+from blindtune.server.leases import Leases
 from blindtune.server.studies import Studies
 from blindtune.server.tenants import Tenants
 
 
 @dataclass(frozen=True)
 class Service:
-    """A database, its blobs, and what is done with them."""
+    """A database, its blobs, and what is done with them.
 
+    Attributes:
+        given: what :meth:`open` was given, for opening the same in another process.
+    """
+
+    given: dict[str, Any]
     data_dir: Path
     database: Database
     tenants: Tenants
     contents: Contents
     studies: Studies
     jobs: Jobs
+    leases: Leases
     answers: Answers
 
     @classmethod
     def open(
-        cls, data_dir: Path, database: str | None = None, blobs: str | None = None, *, insecure: bool = False
+        cls,
+        data_dir: Path | str,
+        database: str | None = None,
+        blobs: str | None = None,
+        *,
+        insecure: bool = False,
     ) -> Service:
         """Open what a data directory and addresses name.
 
@@ -43,6 +56,7 @@ class Service:
             InputError: one of them cannot be used.
             StorageError: the database cannot be reached.
         """
+        data_dir = Path(data_dir)
         try:
             data_dir.mkdir(parents=True, exist_ok=True)
             data_dir.chmod(0o700)
@@ -55,7 +69,17 @@ class Service:
                 "the data directory cannot be used", remedy="Give a directory that this user can write."
             ) from error
         studies = Studies(opened, contents, insecure=insecure)
-        return cls(data_dir, opened, Tenants(opened), contents, studies, Jobs(opened), Answers(opened))
+        return cls(
+            {"data_dir": str(data_dir), "database": database, "blobs": blobs, "insecure": insecure},
+            data_dir,
+            opened,
+            Tenants(opened),
+            contents,
+            studies,
+            Jobs(opened),
+            Leases(opened),
+            Answers(opened),
+        )
 
     def sweep(self, keep_days: float | None = None) -> None:
         """Remove what is no longer wanted: old studies if they lapse, uploads, strays, answers."""

@@ -159,11 +159,11 @@ def dumped(trainer: Trainer, weights: Sequence[Sequence[Ciphertext]]) -> list[li
     return [[trainer.engine.dump(c) for c in block] for block in weights]
 
 
-def write_head(target: Path, keys: Manifest, weights: Sequence[Sequence[bytes]]) -> None:
-    """Write trained weights, by weight block and column block, as a head bundle."""
+def write_head(target: Path, keys: Manifest, weights: Sequence[Sequence[bytes]]) -> Manifest:
+    """Write trained weights, by weight block and column block, as a head bundle; its manifest."""
     target.parent.mkdir(parents=True, exist_ok=True)
     manifest = keys.model_copy(update={"kind": "head", "parts": []})
-    write_bundle(target, manifest, [("weights", [handle for block in weights for handle in block])])
+    return write_bundle(target, manifest, [("weights", [handle for block in weights for handle in block])])
 
 
 def _fresh(engine: Engine, bundle: Bundle, name: str, threads: int) -> list[Ciphertext]:

@@ -69,10 +69,10 @@ def test_a_prediction_adds_up() -> None:
     p = ParametersLiteral(16384, 11).checked()
     layout, program = Layout(8192, 2, (64,), 8, 1, 1), Program(3, 7, (0, 0, 0), (1.0,) * 3)
     found = cost.predict(layout, program, p)
-    assert sum(found.totals.values()) == sum(found.operations.counts.values())
+    assert sum(found.operations.totals.values()) == sum(found.operations.counts.values())
     # Forward and backward over 64 diagonals in steps two and three, backward alone in step one;
     # nine products for the polynomial of degree seven.
-    assert found.totals["multiply"] == 5 * 64 + 2 * 9
+    assert found.operations.totals["multiply"] == 5 * 64 + 2 * 9
     double = cost.predict(Layout(8192, 2, (64,), 8, 2, 1), program, p)
     assert double.upload_bytes == pytest.approx(2 * found.upload_bytes, abs=2)
     assert double.key_bytes == found.key_bytes

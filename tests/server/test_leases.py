@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 
 import pytest
 from sqlalchemy import insert, select, update
@@ -65,10 +64,8 @@ class Place:
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> Iterator[Place]:
-    database = Database.beside(tmp_path)
-    yield Place(database)
-    database.close()
+def place(database: Database) -> Place:
+    return Place(database)
 
 
 def test_a_job_from_the_queue_to_its_head(place: Place) -> None:

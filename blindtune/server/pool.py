@@ -1,0 +1,141 @@
+"""Workers of one host: jobs are claimed here, and each is trained in a process of its own.
+
+A process that dies is found at once and its job goes back to the queue, to go on from its last step. When
+this process dies, its workers end themselves; whoever starts next on this host gives their jobs back.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import secrets
+import shutil
+import subprocess
+import sys
+import threading
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from blindtune.errors import StorageError
+from blindtune.files import write_secret
+from blindtune.server.leases import Claim
+from blindtune.server.logs import ROOT
+from blindtune.server.process import GIVEN_UP, STOPPED
+from blindtune.server.service import Service
+
+POLL = 0.2
+"""Seconds between two looks at the queue and the workers."""
+
+SETBACK = 5.0
+"""Seconds before the pool goes on after the machine failed it."""
+
+log = logging.getLogger(f"{ROOT}.pool")
+
+
+@dataclass(frozen=True)
+class _Worker:
+    claim: Claim
+    process: subprocess.Popen[bytes]
+
+
+class Pool:
+    """Trains the jobs of a service's database.
+
+    Args:
+        service: whose data directory no other pool uses.
+        workers: jobs at a time.
+        cores: threads of each.
+    """
+
+    def __init__(self, service: Service, workers: int, cores: int) -> None:
+        self._service, self._count, self._cores = service, workers, cores
+        self._host = host_of(service.data_dir)
+        self._work = service.data_dir / "work"
+        self._workers: list[_Worker] = []
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._loop, name="pool", daemon=True)
+
+    def start(self) -> None:
+        """Begin. What this host's workers were at when they last ended is queued again."""
+        shutil.rmtree(self._work, ignore_errors=True)
+        self._service.leases.abandon_host(self._host)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End the workers, give their jobs back, and return when that is done."""
+        self._stopping.set()
+        self._thread.join()
+
+    def _loop(self) -> None:
+        while not self._stopping.wait(POLL):
+            try:
+                self._reap()
+                self._fill()
+            except (OSError, StorageError) as error:
+                # A full disk, a database that restarts, no memory for another process: it may pass.
+                log.error("the pool could not go on", exc_info=error)
+                self._stopping.wait(SETBACK)
+        for worker in self._workers:
+            worker.process.kill()
+        for worker in self._workers:
+            worker.process.wait()
+            # Where the database is gone too, the leases lapse.
+            with suppress(StorageError):
+                self._service.leases.release(worker.claim)
+        shutil.rmtree(self._work, ignore_errors=True)
+
+    def _reap(self) -> None:
+        for worker in list(self._workers):
+            code = worker.process.poll()
+            if code is None:
+                continue
+            if code == STOPPED:
+                self._service.leases.release(worker.claim)
+            elif code not in (0, GIVEN_UP):
+                log.error("a worker died", extra={"fields": {"job": worker.claim.id, "status": code}})
+                self._service.leases.abandon(worker.claim)
+            self._workers.remove(worker)
+            shutil.rmtree(self._place(worker.claim), ignore_errors=True)
+
+    def _fill(self) -> None:
+        leases = self._service.leases
+        while len(self._workers) < self._count and leases.waiting():
+            claim = leases.claim(self._host, self._cores)
+            if claim is None:
+                return
+            try:
+                self._workers.append(_Worker(claim, self._start(claim)))
+            except OSError:
+                leases.release(claim)
+                raise
+
+    def _start(self, claim: Claim) -> subprocess.Popen[bytes]:
+        given = {
+            "service": self._service.given,
+            "claim": asdict(claim),
+            "work": str(self._place(claim)),
+            "parent": os.getpid(),
+        }
+        process = subprocess.Popen(
+            [sys.executable, "-m", "blindtune.server.process"],
+            stdin=subprocess.PIPE,
+            # A session of its own: Ctrl-C is for this process, which then stops its workers in order.
+            start_new_session=True,
+        )
+        assert process.stdin is not None
+        with suppress(BrokenPipeError), process.stdin as pipe:
+            pipe.write(json.dumps(given).encode())
+        return process
+
+    def _place(self, claim: Claim) -> Path:
+        return self._work / claim.worker.rsplit("/", 1)[-1]
+
+
+def host_of(data_dir: Path) -> str:
+    """The name under which this data directory's workers claim jobs, made at first."""
+    path = data_dir / "host"
+    with suppress(FileExistsError):
+        write_secret(path, secrets.token_hex(8).encode())
+    return path.read_text()
