@@ -25,6 +25,7 @@ from blindtune.kernels.training import Key, Trainer
 from blindtune.models.heads import Encoded, Head
 from blindtune.params import Parameters
 from blindtune.plan import smallest_parameters
+from blindtune.privacy.noise import discrete_gaussian
 
 Floats = NDArray[np.float64]
 
@@ -62,6 +63,10 @@ class Flood:
     def deviation(self) -> float:
         """σ of every coefficient."""
         return deviation(self.length, self.releases)
+
+    def noisy(self, exact: NDArray[np.int64]) -> NDArray[np.int64]:
+        """What may be told of exact coefficients: keep it before it is shown, and never draw again."""
+        return exact + discrete_gaussian(self.deviation, len(exact))
 
     @property
     def bits(self) -> float:

@@ -27,7 +27,6 @@ from blindtune.he.flooding import STATISTICAL_BITS
 from blindtune.he.secret import SecretKey
 from blindtune.kernels.layout import Layout
 from blindtune.models.linear import LinearHead
-from blindtune.privacy.noise import discrete_gaussian
 
 RECORD = "release.json"
 
@@ -65,7 +64,7 @@ def release_head(directory: StudyDirectory, key: SecretKey) -> Released:
         if reference is not None:
             wanted = encode_weights(reference, layout, settings.scaling)
             _refuse_foreign(exact, of_head(wanted, layout, key.parameters.scale), planned)
-        return exact + discrete_gaussian(planned.deviation, len(exact))
+        return planned.noisy(exact)
 
     with closing(Journal(directory.releases, settings.key)) as journal:
         told = journal.once(digest(list(bundle.items("weights"))), draw)

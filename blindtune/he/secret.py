@@ -101,6 +101,15 @@ class SecretKey:
         self._decryptor.decrypt(ciphertext.raw, plain)
         return np.asarray(self._encoder.decode_complex(plain), np.complex128)
 
+    def polynomial(self, ciphertext: Ciphertext) -> NDArray[np.uint64]:
+        """The decrypted polynomial itself, transformed as SEAL does, modulo the first prime: (N,).
+
+        With the ciphertext, this is the key: for audits at the key owner's, nowhere else.
+        """
+        plain = sealapi().Plaintext()
+        self._decryptor.decrypt(ciphertext.raw, plain)
+        return np.array([plain.data(i) for i in range(self.parameters.ring_degree)], np.uint64)
+
     def load(self, data: bytes) -> Ciphertext:
         """Read a ciphertext that came back, without evaluation keys."""
         return self._codec.ciphertext(data)

@@ -1,0 +1,179 @@
+"""Passive key recovery from decryptions (Li and Micciancio, ePrint 2020/1533, section 4).
+
+A ciphertext ``(a, b)`` decrypts to the polynomial ``m = a + b·s``. Whoever computed the ciphertext and is
+handed ``m`` divides: ``s = (m - a) / b``. A quotient without any coefficient but -1, 0 and 1 is the key: of a
+wrong ``m`` it is as good as random, and such with probability ``(3 / q)^N``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from blindtune.audit.results import AttackResult, proportion, versions
+from blindtune.client.encoding import Scaling
+from blindtune.client.flood import Flood, flood, release_parameters
+from blindtune.he.codec import SealCodec
+from blindtune.he.fast.tables import reversed_bits
+from blindtune.he.flooding import STATISTICAL_BITS, coefficients
+from blindtune.he.secret import SecretKey
+from blindtune.kernels.layout import Layout
+from blindtune.params import Parameters
+from blindtune.plan import insecure_test_parameters, smallest_parameters
+
+Words = NDArray[np.uint64]
+Coefficients = NDArray[np.int64]
+Parts = tuple[NDArray[np.object_], NDArray[np.object_]]
+ATTACK = "key recovery"
+FORMS = (
+    "none: the decrypted polynomial is told",
+    "none: decoded slots are told, in double precision",
+    f"noise flooding, {STATISTICAL_BITS} bits",
+)
+LEVELS = 11
+"""Levels of the usual three steps of degree seven."""
+
+
+SIZES: dict[str, Callable[[int], Parameters]] = {
+    "insecure": lambda _security: insecure_test_parameters(2, 1024),
+    "usual": lambda security: smallest_parameters(LEVELS, security),
+    "release": lambda security: release_parameters(LEVELS, security),
+}
+"""Parameters by name: those of tests, of studies, and of studies that are planned for release."""
+
+
+class Attacker:
+    """Whoever computed ciphertexts, and is told what they decrypt to.
+
+    Args:
+        parameters: of the key; public.
+    """
+
+    def __init__(self, parameters: Parameters) -> None:
+        self._codec, self._n, self._q = SealCodec(parameters), parameters.ring_degree, parameters.primes[0]
+        self._order = reversed_bits(self._n)
+        self._root = _least_root(self._n, self._q)
+        self._powers = _powers(self._root, self._n, self._q)
+        self._inverses = _powers(pow(self._root, -1, self._q), self._n, self._q)
+
+    def parts(self, item: bytes) -> Parts:
+        """A ciphertext's ``a`` and ``1 / b`` modulo the first prime, transformed."""
+        _, found = self._codec.residues(item)
+        a, b = (found[0, k, 0].astype(object) for k in (0, 1))
+        return a, np.array([pow(int(x), -1, self._q) if x else 0 for x in b], object)
+
+    def from_polynomial(self, parts: Parts, told: Words) -> Coefficients | None:
+        """The key from a ciphertext and its exact decryption, transformed (N,); None if it is not the key."""
+        a, inverse = parts
+        key = self._coefficients((told.astype(object) - a) * inverse % self._q)
+        centred = np.where(key > self._q // 2, key - self._q, key)
+        return centred.astype(np.int64) if (np.abs(centred) <= 1).all() else None
+
+    def from_coefficients(self, parts: Parts, told: Coefficients) -> Coefficients | None:
+        """The key from a ciphertext and the coefficients (N,) that it is said to decrypt to."""
+        return self.from_polynomial(parts, self._transformed(told))
+
+    def _transformed(self, found: Coefficients) -> Words:
+        values = found.astype(object) * self._powers % self._q
+        return _dft(values, pow(self._root, 2, self._q), self._q)[self._order].astype(np.uint64)
+
+    def _coefficients(self, transformed: NDArray[np.object_]) -> NDArray[np.object_]:
+        inverse = pow(self._root, -2, self._q)
+        values = _dft(transformed[self._order], inverse, self._q)
+        return np.asarray(values * self._inverses * pow(self._n, -1, self._q) % self._q)
+
+
+def audit(
+    sizes: Sequence[str],
+    tries: int,
+    security: int = 128,
+    on_try: Callable[[int, int], None] = lambda _done, _total: None,
+) -> list[AttackResult]:
+    """Attack throw-away keys: raw decryptions, and sanitised ones.
+
+    Args:
+        sizes: of :data:`SIZES`.
+        tries: keys a size.
+        security: of the parameters that are not ``insecure``.
+        on_try: called with tries done and in all.
+
+    Returns:
+        A result a target and form of decryption; sanitised ones come with the raw one as their control.
+    """
+    results: list[AttackResult] = []
+    done = 0
+    for name in sizes:
+        p = SIZES[name](security)
+        hits = dict.fromkeys(FORMS, 0)
+        attacker, plan = Attacker(p), whole_ring(p)
+        for _ in range(tries):
+            for form, found in zip(FORMS, one(attacker, p, plan), strict=True):
+                hits[form] += found
+            done += 1
+            on_try(done, tries * len(sizes))
+        target = f"{name} parameters, ring degree {p.ring_degree}, scale 2^{p.scale_bits}, {p.security_name}"
+        results += [
+            AttackResult(
+                attack=ATTACK,
+                target=target,
+                protection=form,
+                figures={"keys recovered": proportion(hits[form], tries)},
+                trials=tries,
+                control=hits[FORMS[0]] == tries,
+                command=f"blindtune audit keys --tries {tries} --parameters {name} --security {security}",
+                versions=versions(),
+            )
+            for form in FORMS
+        ]
+    return results
+
+
+def whole_ring(p: Parameters) -> Flood:
+    """The noise of a release that tells all coefficients: the attack needs as many as the key has."""
+    layout = Layout(p.slots, 1, (p.slots,), 1, 1, 1)
+    return flood(p, layout, Scaling(12.0, 3.0, p.slots), np.ones((2, 1)))
+
+
+def one(attacker: Attacker, p: Parameters, plan: Flood) -> tuple[bool, bool, bool]:
+    """One fresh key, a ciphertext under it, and whether each of :data:`FORMS` gives the key away."""
+    key = SecretKey.generate(p)
+    values = np.random.default_rng().normal(size=(2, p.slots))
+    item = key.encrypt(values[0] + 1j * values[1])
+    handle, parts = key.load(item), attacker.parts(item)
+    told = coefficients(key.decrypt(handle), p.scale)
+    return (
+        attacker.from_polynomial(parts, key.polynomial(handle)) is not None,
+        attacker.from_coefficients(parts, told) is not None,
+        attacker.from_coefficients(parts, plan.noisy(told)) is not None,
+    )
+
+
+def _least_root(n: int, q: int) -> int:
+    """The least primitive 2n-th root of unity modulo q, which SEAL's transform takes."""
+    exponent = (q - 1) // (2 * n)
+    base = next(b for b in range(2, q) if pow(b, exponent * n, q) == q - 1)
+    root = pow(base, exponent, q)
+    return min(int(r) for r in _powers(root * root % q, n, q) * root % q)
+
+
+def _powers(base: int, count: int, q: int) -> NDArray[np.object_]:
+    found, power = np.empty(count, object), 1
+    for i in range(count):
+        found[i] = power
+        power = power * base % q
+    return found
+
+
+def _dft(values: NDArray[np.object_], root: int, q: int) -> NDArray[np.object_]:
+    """Values of a polynomial at the powers of a root of unity modulo q, in their order."""
+    n = len(values)
+    found, half = values[reversed_bits(n)], 1
+    while half < n:
+        twiddles = _powers(pow(root, n // (2 * half), q), half, q)
+        pairs = found.reshape(-1, 2, half)
+        odd = pairs[:, 1] * twiddles % q
+        found = np.stack([(pairs[:, 0] + odd) % q, (pairs[:, 0] - odd) % q], axis=1).reshape(n)
+        half *= 2
+    return found
