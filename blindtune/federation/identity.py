@@ -160,8 +160,13 @@ class Roster:
         found = hashlib.sha256(b"blindtune roster")
         for name in self.names:
             found.update(len(name).to_bytes(1, "big") + name.encode() + self.keys[name])
-        digits = f"{int.from_bytes(found.digest()[:16], 'big') % 10**20:020d}"
-        return " ".join(digits[i : i + 4] for i in range(0, 20, 4))
+        return digits(found.digest())
+
+
+def digits(digest: bytes) -> str:
+    """Five groups of four digits of a digest, for people to compare by telephone."""
+    text = f"{int.from_bytes(digest[:16], 'big') % 10**20:020d}"
+    return " ".join(text[i : i + 4] for i in range(0, 20, 4))
 
 
 def _framed(purpose: str, content: bytes) -> bytes:

@@ -190,6 +190,12 @@ def expand(data: bytes, header: Header, parameters: Parameters, out: Residues | 
     return found
 
 
+def seeds(data: bytes, header: Header) -> list[bytes]:
+    """The seeds of a blob whose header was read, one a component."""
+    starts = range(_HEADER.size, _HEADER.size + SEED_BYTES * header.components * header.seeded, SEED_BYTES)
+    return [data[i : i + SEED_BYTES] for i in starts]
+
+
 def expand_key(data: bytes, parameters: Parameters, element: int = 0) -> Residues:
     """The residues (digits, 2, limbs, N) of a relinearisation key, or of the Galois key of an element.
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from blindtune.errors import EngineError, MissingPackageError
+from blindtune.errors import EngineError
 from blindtune.he import blob
 from blindtune.he.blob import Header, Kind
 from blindtune.he.clear import ClearEngine, CountingEngine
@@ -21,30 +21,18 @@ from blindtune.he.engine import Ciphertext, Engine, KeySet, Ledger
 from blindtune.he.fast.engine import FastEngine
 from blindtune.he.fast.vector import Variant
 from blindtune.he.openfhe.engine import OpenFheEngine
-from blindtune.he.openfhe.library import openfhe
 from blindtune.he.openfhe.secret import OpenFheSecretKey
 from blindtune.he.seal import SealEngine, galois_element, galois_elements
 from blindtune.he.secret import SecretKey
 from blindtune.params import Parameters, ParametersLiteral
 from blindtune.plan import insecure_test_parameters
+from tests.openfhe import needs_openfhe
 
 KEYS = KeySet((1, 5, 511))
 TOP = 11
 
 needs_ifma = pytest.mark.skipif(not has_ifma(), reason="the processor has no AVX-512 IFMA")
 needs_seal = pytest.mark.skipif(find_spec("tenseal") is None, reason="TenSEAL is not installed")
-
-
-def why_not_openfhe() -> str:
-    """Why OpenFHE cannot be used here; empty if it can."""
-    try:
-        openfhe()
-    except MissingPackageError as error:
-        return str(error)
-    return ""
-
-
-needs_openfhe = pytest.mark.skipif(bool(why_not_openfhe()), reason=why_not_openfhe())
 
 
 class One:

@@ -60,6 +60,13 @@ class OpenFheCodec:
         plain.SetLength(self.parameters.slots)
         return from_openfhe(np.asarray(plain.GetCKKSPackedValue(), np.complex128))
 
+    def polynomial(self, values: Any) -> Residues:
+        """The residues (N,) modulo the first prime of encoded slot values (slots,)."""
+        # A plaintext shows its residues only when it is added to a ciphertext.
+        zero = np.zeros((1, 1, self.parameters.ring_degree), np.uint64)
+        made = self.context.EvalAdd(self.raw(zero, 0), self.encode(values, 0))
+        return self._read(made, self._primes(0)).reshape(-1)
+
     # Ciphertexts
 
     def ciphertext(self, data: bytes) -> Ciphertext:
@@ -164,7 +171,11 @@ class OpenFheCodec:
         return made
 
     def _make_map(self, element: int) -> Any:
-        return self.context.EvalAutomorphismKeyGen(self._pair.secretKey, [element])
+        # OpenFHE also puts the key into its static map, and leaves out what is there already.
+        self.context.ClearEvalAutomorphismKeys()
+        made = self.context.EvalAutomorphismKeyGen(self._pair.secretKey, [element])
+        self.context.ClearEvalAutomorphismKeys()
+        return made
 
     def _make_public(self) -> Any:
         return self._pair.publicKey

@@ -19,6 +19,9 @@ from blindtune.params import MAX_PRIME_BITS, Parameters, is_prime
 RELEASES = {(3, 10): "openfhe==1.6.1.0.22.4", (3, 12): "openfhe==1.6.1.0.24.4"}
 """The releases that this package works with, by the only CPython that their library loads in."""
 
+MAX_DATA_BITS = 56
+"""From 57 bits on OpenFHE takes a second key-switching prime."""
+
 
 def openfhe() -> Any:
     """The binding, imported when first used.
@@ -52,6 +55,8 @@ def special_prime(ring_degree: int) -> int:
 
 def supports(parameters: Parameters) -> str | None:
     """Why OpenFHE cannot serve the parameters; None if it can."""
+    if max(parameters.primes[:-1]) >> MAX_DATA_BITS:
+        return f"a data prime of more than {MAX_DATA_BITS} bits"
     if parameters.primes[-1] != special_prime(parameters.ring_degree):
         return "the key-switching prime is not OpenFHE's (special_bits = 60)"
     return None

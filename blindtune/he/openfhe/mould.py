@@ -61,15 +61,16 @@ def residues_of(data: bytes, primes: Sequence[int], n: int) -> Residues:
 
 def _rows(data: bytes, primes: Sequence[int], n: int) -> Iterator[int]:
     """Where the residues of each row begin."""
-    length, at = _WORD.pack(n), 0
+    length, at, last = _WORD.pack(n), 0, 0
     for q in primes:
         end = _WORD.pack(q)
         while (at := data.find(length, at)) >= 0 and data[at + 8 + 8 * n : at + 16 + 8 * n] != end:
             at += 1
-        if at < 0:
+        # Between two rows there is no room for one that was passed over.
+        if at < 0 or (last and at - last >= 8 * n):
             raise EngineError(
                 "OpenFHE writes its objects in another way than this version of blindtune knows",
                 remedy="Install the release of OpenFHE that blindtune[openfhe] names.",
             )
         yield at + 8
-        at += 16 + 8 * n
+        at = last = at + 16 + 8 * n

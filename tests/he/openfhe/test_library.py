@@ -28,6 +28,8 @@ def test_other_parameters_are_refused() -> None:
     p = ParametersLiteral(1024, 3, security=0).checked()
     with pytest.raises(EngineError, match=r"special_bits = 60.* Plan for the OpenFHE engine"):
         context(p)
+    assert supports(ParametersLiteral(1024, 3, 50, 57, 60, security=0).checked()) is not None
+    assert supports(ParametersLiteral(1024, 3, 50, 56, 60, security=0).checked()) is None
 
 
 def test_the_least_root_of_all() -> None:

@@ -40,6 +40,6 @@ def test_a_row_that_holds_what_looks_like_a_row() -> None:
 
 def test_other_rows_are_refused() -> None:
     data = serialised(draw(0))
-    for primes, n in (((97, 97, 97), N), ((*PRIMES, 97), N), (PRIMES, 16)):
+    for primes, n in (((97, 97, 97), N), ((*PRIMES, 97), N), ((97, 97), N), (PRIMES, 16)):
         with pytest.raises(EngineError, match="another way"):
             Mould(data, primes, n)

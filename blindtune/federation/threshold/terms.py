@@ -1,0 +1,155 @@
+"""What the hospitals of a study with a joint key agree on, before anyone makes a key."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Annotated, Literal
+
+from pydantic import Field, ValidationError
+
+from blindtune import __version__
+from blindtune.errors import FederationError
+from blindtune.federation.agreement import Schema, SiteName
+from blindtune.federation.identity import Roster, digits
+from blindtune.he.engine import KeySet
+from blindtune.he.smudging import LEAST_BITS, deviation, error_of_values
+from blindtune.kernels.layout import Layout
+from blindtune.kernels.training import Program
+from blindtune.params import INSECURE, Parameters
+from blindtune.wire.manifest import LayoutModel, ParametersModel, ProgramModel
+
+MAX_BYTES = 1 << 16
+PublicKey = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+
+class Terms(Schema):
+    """A study; its digest stands in every message, and the joint key is made on it.
+
+    Attributes:
+        study: random identifier.
+        members: long-term public keys (Ed25519, hex) by name.
+        parameters, layout, program: what is trained, and under which encryption.
+        noise_bits: log2 of the error (root mean square of a coefficient) that the result may carry; smudging
+            rests on it (:mod:`blindtune.he.smudging`).
+        openings: ciphertexts that are opened in the study's whole life.
+        statistical_bits: of smudging.
+        code: version of blindtune that all members run.
+    """
+
+    format: Literal["blindtune-threshold"] = "blindtune-threshold"
+    study: Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
+    members: Annotated[dict[SiteName, PublicKey], Field(min_length=2, max_length=50)]
+    parameters: ParametersModel
+    layout: LayoutModel
+    program: ProgramModel
+    noise_bits: Annotated[float, Field(ge=0, le=50)]
+    openings: Annotated[int, Field(ge=1, le=1 << 16)]
+    statistical_bits: Annotated[int, Field(ge=LEAST_BITS, le=128)] = LEAST_BITS
+    code: Annotated[str, Field(max_length=40)] = __version__
+
+    @classmethod
+    def parse(cls, data: bytes) -> Terms:
+        """Terms from anywhere, checked.
+
+        Raises:
+            FederationError: not terms of a study.
+            ParametersError: parameters outside the security table.
+            PlanError: a layout or program that cannot be.
+        """
+        try:
+            terms = cls.model_validate_json(data) if len(data) <= MAX_BYTES else None
+        except ValidationError:
+            terms = None
+        if terms is None:
+            raise FederationError(
+                "not the terms of a study",
+                where="terms",
+                remedy="Ask whoever created the study for its file.",
+            )
+        p, program = terms.checked_parameters, terms.checked_program
+        if p.levels < program.levels or 2 * terms.checked_layout.slots != p.ring_degree:
+            raise FederationError("a program that the parameters do not hold", where="terms")
+        assert terms.roster
+        return terms
+
+    @property
+    def roster(self) -> Roster:
+        """The members."""
+        return Roster({name: bytes.fromhex(key) for name, key in self.members.items()})
+
+    @property
+    def checked_parameters(self) -> Parameters:
+        """The parameters, checked."""
+        return self.parameters.checked()
+
+    @property
+    def checked_layout(self) -> Layout:
+        """The layout, checked."""
+        m, slots = self.layout, self.parameters.ring_degree // 2
+        return Layout(slots, m.lanes, tuple(m.widths), m.baby, m.row_blocks, m.weight_blocks)
+
+    @property
+    def checked_program(self) -> Program:
+        """The program, checked."""
+        m = self.program
+        return Program(m.steps, m.degree, tuple(m.sets), tuple(m.retain), tuple(m.momentum), m.started)
+
+    @property
+    def keys(self) -> KeySet:
+        """The rotations that the layout needs, and no others."""
+        return self.checked_layout.keys()
+
+    @property
+    def final_level(self) -> int:
+        """The level of the program's result, the only one that is opened."""
+        return self.checked_parameters.levels - self.checked_program.levels
+
+    @property
+    def periods(self) -> list[int]:
+        """Period of the slots of each of the result's ciphertexts, by weight block and column block."""
+        layout = self.checked_layout
+        return [width * layout.lanes for width in layout.widths] * layout.weight_blocks
+
+    @property
+    def digest(self) -> bytes:
+        """32 bytes."""
+        return hashlib.sha256(b"blindtune threshold terms " + self.model_dump_json().encode()).digest()
+
+    @property
+    def fingerprint(self) -> str:
+        """Five groups of four digits, for people to compare."""
+        return digits(self.digest)
+
+    def deviation(self, period: int) -> float:
+        """Standard deviation of a member's noise in a coefficient of a result of this period."""
+        return deviation(self.noise_bits, 2 * period, self.openings, self.statistical_bits)
+
+    def error(self, period: int) -> float:
+        """Root mean square of what all members' noise adds to an opened value."""
+        scale = self.checked_parameters.scale
+        return error_of_values(self.deviation(period), 2 * period, len(self.members), scale)
+
+
+def approve(offered: Terms, expected: Terms, *, insecure: bool = False) -> None:
+    """Refuse a study that is not the one that this hospital approved.
+
+    Args:
+        expected: the terms as this hospital has them, from its own file.
+        insecure: accept test parameters without a security level.
+
+    Raises:
+        FederationError: saying whether membership, plan or version differ.
+    """
+    for what, differs in (
+        ("membership", offered.members != expected.members),
+        ("version of blindtune", offered.code != expected.code or offered.code != __version__),
+        ("plan", offered.digest != expected.digest),
+    ):
+        if differs:
+            raise FederationError(
+                f"the study's {what} is not the one that was approved",
+                where="terms",
+                remedy="Compare the terms with the other hospitals before you approve them.",
+            )
+    if offered.parameters.security == INSECURE and not insecure:
+        raise FederationError("parameters without any security", where="terms", remedy="Plan the study anew.")
