@@ -1,14 +1,17 @@
 """Secure aggregation beside plain averaging, and against plain sums over many random sessions.
 
-    python -m benchmarks.secagg [--parameters 5700000] [--parties 3 10 50] [--cases 100000]
+    python -m benchmarks.secagg [--parts overhead sessions] [--parameters 5700000] [--parties 3 10 50]
+        [--cases 100000] [--processes 2]
 
 Seconds are of one process that plays all parts one after the other, so a member's share is the time of one
-hospital. Written to ``benchmarks/results/secagg.json``.
+hospital. Written to ``benchmarks/results/secagg.json`` and ``docs/benchmarks/secagg.md``; a part that is not
+asked for stays as it was measured.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import os
 import tempfile
 import time
@@ -21,8 +24,9 @@ from typing import Any
 import numpy as np
 from hypothesis import Phase, given, seed, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
-from benchmarks.commands import ROOT, keep, machine
+from benchmarks.commands import ROOT, keep, kept, machine
 from benchmarks.page import table
 from blindtune.federation.identity import Identity, Roster
 from blindtune.federation.secagg import protocol
@@ -34,21 +38,31 @@ from blindtune.federation.secagg.protocol import STAGES
 from blindtune.federation.secagg.session import Policy, Session
 
 PAGE = ROOT / "docs" / "benchmarks" / "secagg.md"
+SHARD = 500
+"""Sessions between new keys and journals: drawing and journals slow down with what they remember."""
 
 
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parts = ["overhead", "sessions"]
+    parser.add_argument("--parts", nargs="*", choices=parts, default=parts)
     parser.add_argument("--parameters", type=int, default=5_700_000)
     parser.add_argument("--parties", type=int, nargs="*", default=[3, 10, 50])
     parser.add_argument("--cases", type=int, default=100_000)
+    parser.add_argument("--processes", type=int, default=os.cpu_count() or 1)
     given = parser.parse_args()
-    rows = [
-        overhead(given.parameters, n, gone) for n in given.parties for gone in (0, 1) if n > 3 or not gone
-    ]
-    found = {"machine": machine(), "parameters": given.parameters, "rows": rows, "cases": cases(given.cases)}
-    keep("secagg", found)
-    PAGE.write_text(render(found))
+    found = kept("secagg")
+    if "overhead" in given.parts:
+        about = {"machine": machine(), "parameters": given.parameters}
+        cells = [(n, gone) for n in given.parties for gone in (0, 1) if n > 3 or not gone]
+        found["overhead"] = {**about, "rows": [overhead(given.parameters, *cell) for cell in cells]}
+        keep("secagg", found)
+    if "sessions" in given.parts:
+        for drawn in sessions(given.cases, given.processes, found.get("sessions", {})):
+            keep("secagg", found | {"sessions": drawn})
+            print(f"{drawn['sessions']:,} sessions of {given.cases:,}", flush=True)
+    PAGE.write_text(render(kept("secagg")))
     print(PAGE.read_text())
 
 
@@ -120,7 +134,8 @@ def overhead(parameters: int, parties: int, gone: int) -> dict[str, Any]:
 
 def render(found: dict[str, Any]) -> str:
     """The page."""
-    m, c = found["machine"], found["cases"]
+    measured, drawn = found["overhead"], found["sessions"]
+    m, n = measured["machine"], drawn["machine"]
     heads = ["hospitals", "dropped", "threshold", "a hospital, s", "the server, s", "plain average, s"]
     heads += ["sent by a hospital, bytes", "in clear, bytes", "largest error", "bound"]
     rows = [
@@ -134,38 +149,53 @@ def render(found: dict[str, Any]) -> str:
             f"{r['largest_error']:.2e}",
             f"{r['bound']:.2e}",
         ]
-        for r in found["rows"]
+        for r in measured["rows"]
     ]
     return (
         "# Secure aggregation\n\n"
-        f"Written by `python -m benchmarks.secagg`. {found['parameters']:,} values in [-1, 1] on one core "
+        f"Written by `python -m benchmarks.secagg`. {measured['parameters']:,} values in [-1, 1] on one core "
         f"of {m['cpu']}, Python {m['python']}, commit {m['commit']}; computing alone, no network. "
         "`plain average` is the same vectors added in clear, by all hospitals together.\n\n"
         + table(heads, rows)
-        + f"\n\n{c['sessions']:,} sessions of 3 to 7 hospitals drawn by Hypothesis, dropouts at any stage, "
-        f"{c['values']:,} values in all: every sum is the plain sum modulo 2^32, and within its bound of the "
-        "floats'.\n"
+        + f"\n\n{drawn['sessions']:,} sessions of 3 to 7 hospitals drawn by Hypothesis, dropouts "
+        f"at any stage (in {drawn['dropouts']:,}), {drawn['values']:,} values in all: every sum is the plain "
+        f"sum modulo 2^32, and within its bound of the floats'. Python {n['python']}, commit {n['commit']}.\n"
     )
 
 
-def cases(count: int, processes: int = os.cpu_count() or 1) -> dict[str, Any]:
+def sessions(count: int, processes: int, before: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """Sessions that Hypothesis draws (members, dropouts at any stage, vectors), each against the plain sum.
 
     Every sum must be that of the members told, modulo 2^32, and within the quantiser's bound of the floats'.
+    Only sessions that ended and were compared are counted.
+
+    Args:
+        before: of a run that was broken off; it goes on if the code is the same.
+
+    Yields:
+        what was done so far, after every shard.
     """
-    start = time.perf_counter()
+    shards = [min(SHARD, count - first) for first in range(0, count, SHARD)]
+    found = {"machine": machine(), "shards": 0, "sessions": 0, "dropouts": 0, "values": 0}
+    commit = found["machine"]["commit"]
+    if "dirty" not in commit and before.get("machine", {}).get("commit") == commit:
+        found |= before
+    left = range(found["shards"], len(shards))
     with ProcessPoolExecutor(processes) as pool:
-        done = list(pool.map(_sessions, range(processes), [count // processes] * processes))
-    return {
-        "sessions": sum(n for n, _ in done),
-        "values": sum(n for _, n in done),
-        "seconds": time.perf_counter() - start,
-    }
+        for one in pool.map(_shard, left, [shards[n] for n in left]):
+            found["shards"] += 1
+            for name, more in zip(("sessions", "dropouts", "values"), one, strict=True):
+                found[name] += more
+            yield found
 
 
-def _sessions(number: int, count: int) -> tuple[int, int]:
-    """Draw so many sessions; how many there were, and values in them. A wrong sum is an AssertionError."""
-    done, values = 0, 0
+def _shard(number: int, count: int) -> tuple[int, int, int]:
+    """Draw so many sessions: those that were right, those of them with dropouts, and values in them.
+
+    A wrong sum is an AssertionError.
+    """
+    right: list[tuple[int, int, int]] = []
+    rounds = itertools.count()
     with ExitStack() as stack:
         groups = {n: stack.enter_context(group(n)) for n in (3, 4, 5, 7)}
 
@@ -173,12 +203,10 @@ def _sessions(number: int, count: int) -> tuple[int, int]:
         @settings(max_examples=count, deadline=None, database=None, phases=[Phase.generate])
         @given(st.sampled_from(sorted(groups)), st.data())
         def one(parties: int, data: st.DataObject) -> None:
-            nonlocal done, values
             members = groups[parties]
             floats = st.floats(-1.5, 1.5, width=32)
             length = data.draw(st.integers(1, 6))
-            done, values = done + 1, values + length
-            session = session_of(members, length, done)
+            session = session_of(members, length, next(rounds))
             vectors = {
                 m.number: np.array(data.draw(st.lists(floats, min_size=length, max_size=length)))
                 for m in members
@@ -188,13 +216,15 @@ def _sessions(number: int, count: int) -> tuple[int, int]:
             found = aggregate(session, members, vectors, gone)
             assert set(found.members) >= {m.number for m in members} - gone.keys()
             encoded = [session.quantiser.encode(vectors[m]) for m in found.members]
-            plain = np.sum(encoded, axis=0, dtype=np.uint32)
+            plain: NDArray[np.uint32] = np.sum(encoded, axis=0, dtype=np.uint32)
             np.testing.assert_array_equal(session.quantiser.decode(plain), found.values)
             clipped = np.sum([np.clip(vectors[m], -1, 1) for m in found.members], axis=0)
             assert np.abs(clipped - found.values).max() <= session.quantiser.error(len(found.members))
+            right.append((1, bool(gone), length))
 
         one()
-    return done, values
+    sessions, dropouts, values = map(sum, zip(*right, strict=True))
+    return sessions, dropouts, values
 
 
 if __name__ == "__main__":

@@ -82,7 +82,7 @@ class Journal:
                     remedy="A repeated round needs a new attempt.",
                 )
             # What an unfinished session held serves no more.
-            self._db.execute("UPDATE sessions SET state = x'' WHERE study = ?", (study,))
+            self._db.execute("UPDATE sessions SET state = x'' WHERE study = ? AND state <> x''", (study,))
             self._db.execute(
                 "INSERT INTO sessions VALUES (?, ?, ?, ?, ?, ?)", (digest, study, *at, stage, state)
             )

@@ -62,7 +62,9 @@ def add_mask(vector: Words, key: bytes, sign: int) -> None:
         sign: 1 or -1.
     """
     stream = Cipher(algorithms.ChaCha20(key, bytes(16)), mode=None).encryptor()
-    zeros, out = bytes(CHUNK), bytearray(CHUNK)
+    # Short vectors come by the ten thousands: they get no more than they need.
+    most = min(CHUNK, 4 * vector.size)
+    zeros, out = bytes(most), bytearray(most)
     for start in range(0, vector.size, CHUNK // 4):
         piece = vector[start : start + CHUNK // 4]
         stream.update_into(zeros[: 4 * piece.size], out)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass
+from functools import cached_property
 
 from blindtune.errors import FederationError
 from blindtune.federation.identity import Roster
@@ -56,7 +57,7 @@ class Session:
         """The grid."""
         return Quantiser(self.clip, len(self.roster))
 
-    @property
+    @cached_property
     def digest(self) -> bytes:
         """SHA-256 of all of it."""
         told = {
