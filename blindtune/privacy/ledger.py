@@ -44,7 +44,9 @@ class Ledger:
         self._path = path
         try:
             # Never created by opening: a ledger that was lost must not come back empty.
-            self._db = sqlite3.connect(f"file:{_quoted(path)}?mode=rw", uri=True, isolation_level=None)
+            self._db = sqlite3.connect(
+                f"file:{_quoted(path)}?mode=rw", uri=True, isolation_level=None, check_same_thread=False
+            )
             self._db.execute("PRAGMA synchronous = FULL")
             row = self._db.execute("SELECT epsilon, delta FROM budget").fetchone()
         except sqlite3.Error:

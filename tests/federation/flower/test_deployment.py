@@ -18,6 +18,8 @@ from blindtune.federation.plans import complete, read_start
 from blindtune.federation.secagg.quantise import Quantiser
 from blindtune.federation.setup import build_learner
 from blindtune.federation.simulation import simulated
+from blindtune.privacy.account import Release, epsilon
+from blindtune.privacy.ledger import Ledger
 
 NAMES, ROUNDS = ("east", "north", "west"), 4
 DRAFT = {
@@ -103,9 +105,10 @@ def start(place, authority):
         started.append(Process(place, "serve", "plan.json", *given))
         return started[-1]
 
-    def join(name, address):
+    def join(name, address, *further):
         given = ("--home", name, "--roster", "roster.json", "--ca", authority / "ca.pem")
-        started.append(Process(place, "join", "plan.json", address, *given, "--data", f"{name}.npz"))
+        data = ("--data", f"{name}.npz", *further)
+        started.append(Process(place, "join", "plan.json", address, *given, *data))
         return started[-1]
 
     yield serve, join
@@ -173,3 +176,28 @@ def test_an_aggregator_that_is_stopped_goes_on_where_it_was(place, start):
         again.until(f'"round": {ROUNDS - 1}')
     again.ended()
     assert (place / "study" / "model").is_dir()
+
+
+def test_a_private_study_ends_when_one_hospitals_ledger_would_be_exceeded(place, start):
+    patients = {"east": 60, "north": 90, "west": 120}
+    private = {"noise": 5.0, "sampling": 1.0, "survivors": 3, "patients": patients}
+    (place / "private.json").write_text(json.dumps({**DRAFT, "privacy": private}))
+    complete(place / "private.json", place)
+    one = [Release(5.0, 1.0, 1)]
+    budgets = {"east": 9.0, "north": 1.01 * epsilon(one, 1e-3), "west": 9.0}
+    for name, budget in budgets.items():
+        Ledger.create(place / f"{name}.ledger", budget, 1e-3).close()
+    serve, join = start
+    aggregator = serve()
+    address = json.loads(aggregator.until('"address"'))["address"]
+    hospitals = {n: join(n, address, "--ledger", place / f"{n}.ledger") for n in NAMES}
+    done = json.loads(aggregator.until('"round": 0'))
+    assert (done["sites"], done["loss"]) == (list(NAMES), None)
+    hospitals["north"].until("refused", "would take epsilon")
+    aggregator.until("round 1 failed", "north: it refused: this release would take epsilon")
+    for process in (aggregator, *hospitals.values()):
+        process.popen.send_signal(signal.SIGINT)
+        process.ended(130)
+    ledger = Ledger(place / "north.ledger")
+    assert ledger.spent() == one
+    ledger.close()

@@ -8,11 +8,16 @@ import numpy as np
 import pytest
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, RecordDict
 
+from blindtune.client.blind import HereProvider
+from blindtune.errors import FederationError
+from blindtune.federation.blind import BlindLearner
 from blindtune.federation.channel import Answer, Request
+from blindtune.federation.contributions import known
 from blindtune.federation.flower import envelope
 from blindtune.federation.flower.envelope import answer_records, read_request
 from blindtune.federation.identity import Identity
 from blindtune.federation.secagg.session import Policy
+from blindtune.privacy.account import Release, epsilon
 
 ONE_STEP = {"every": 1, "unit": "batches", "batch": 1000, "rate": 0.5}
 
@@ -28,6 +33,48 @@ def test_rounds_over_a_network_are_those_in_one_process(network, study):
     np.testing.assert_array_equal(coordinator.values, alone.values)
     sent, received = made.linked.traffic
     assert min(sent, received) > 1000
+
+
+def test_blind_rounds_over_a_network_tell_sanitised_weights_only(network, tmp_path):
+    model = {"directions": 4, "loss": "one-vs-rest", "blind": True, "reach": 16.0}
+    made = network(sites=3, rounds=1, model=model, local={**ONE_STEP, "batch": 1 << 14, "rate": 4.0})
+    study, learners = made.made, {}
+    for name in study.names:
+        cases = study.training[name], study.validation[name]
+        learners[name] = BlindLearner(study.agreement, *cases, tmp_path / name, HereProvider(1))
+        site = study.site(name, learner=learners[name])
+        made.start(name, made.app(name, site.handle))
+    coordinator = made.coordinator()
+    list(coordinator.run())
+    shares = [len(study.training[n].labels) for n in study.names] / np.float64(125)
+    wanted = np.zeros(len(study.start))
+    for name, share in zip(study.names, shares, strict=True):
+        clear = study.learner(name)
+        clear.begin(known(study.agreement, coordinator.totals))
+        wanted += share * clear.train(study.start)
+    # As far from the steps in clear as the noise that hides the decryption's error, and no nearer.
+    hiding = np.sqrt(12 * len(wanted)) * 2**15 * learners["site-0"].outsourced.error
+    apart = (coordinator.values - wanted).std()
+    assert apart == pytest.approx(hiding * np.linalg.norm(shares), rel=6 / np.sqrt(2 * len(wanted)))
+
+
+def test_private_rounds_over_a_network_are_charged_and_refused_as_in_one_process(network):
+    two = [Release(5.0, 1.0, 2)]
+    made = network(
+        sites=3,
+        rounds=9,
+        budget=(1.01 * epsilon(two, 1e-2), 1e-2),
+        local=ONE_STEP,
+        privacy={"noise": 5.0, "sampling": 1.0, "survivors": 3},
+    )
+    made.start_all()
+    coordinator = made.coordinator()
+    with pytest.raises(FederationError, match=r"site-\d: it refused: this release would take epsilon"):
+        list(coordinator.run())
+    assert [r.sites for r in coordinator.progress.rounds] == [made.made.names] * 2
+    assert [r.confusion for r in coordinator.progress.rounds] == [[[0.0] * 3] * 3] * 2
+    for ledger in made.made.ledgers.values():
+        assert ledger.spent() == two
 
 
 def test_bodies_of_many_pieces(network):
