@@ -1,6 +1,7 @@
 """PriMIA's case study, on real paediatric chest X-rays: normal, bacterial or viral, three unequal hospitals.
 
-    python -m benchmarks.casestudy --shared ../shared --work /tmp/blindtune-case [--parts heads networks]
+    python -m benchmarks.casestudy --shared ../shared --work /tmp/blindtune-case [--parts heads networks
+        private-networks]
 
 Patients of the training and validation splits are drawn over three sites; all models are judged on the same
 310 test scans, which no training and no choice has seen. Heads are on features of a frozen DeiT-tiny;
@@ -21,9 +22,9 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.casepage import PAGE, TITLES, write
 from benchmarks.commands import ROOT, keep, kept, machine, server
 from benchmarks.datasets import weights_of, xrays
-from benchmarks.page import table
 from blindtune.client.blind import HttpProvider
 from blindtune.client.features import embed_cohort, load_scan
 from blindtune.client.remote import Remote
@@ -45,9 +46,6 @@ from blindtune.report import Course, Predictions, Run, judge, write_run_report
 
 SHARES = {"north": 0.5, "east": 0.3, "south": 0.2}
 DELTA, SAMPLING, STEPS = 1e-4, 0.2, 30
-PAGE = ROOT / "docs" / "casestudy.md"
-START_MARK, END_MARK = "<!-- figures: case study -->", "<!-- end of case study -->"
-FIGURES = ("accuracy", "balanced_accuracy", "mcc", "roc_auc")
 WHITENED = {"directions": 64, "epsilon": 0.1, "reach": 32.0}
 
 
@@ -77,6 +75,11 @@ class Study:
         """Features of a split."""
         rows = self.rows(site, split)
         return Cases(self.data.features[rows], self.data.labels[rows], numbered(self.data.patients)[rows])
+
+    @property
+    def patients(self) -> dict[str, int]:
+        """Training patients of every site."""
+        return {s: len(np.unique(self.cases(s, "train").patients)) for s in SHARES}
 
     def record(self, name: str, probabilities: np.ndarray, **about: Any) -> None:
         """Keep what a model says of the test cases."""
@@ -171,17 +174,13 @@ def heads(study: Study) -> None:
         federate(study, name, plan, start, site(plan), tell)
     for target in (8.0, 3.0, 1.0):
         plan, start = draft("private", classes, **private(study, features, target))
-        ledgers = {s: study.work / f"{s}-{target:g}.ledger" for s in SHARES}
-        for path in ledgers.values():
-            path.unlink(missing_ok=True)
-            Ledger.create(path, target, DELTA).close()
-        federate(study, f"federated, secure, epsilon {target:g}", plan, start, site(plan), tell, ledgers)
+        name = f"federated, secure, epsilon {target:g}"
+        federate(study, name, plan, start, site(plan), tell, ledgers(study, target))
     blind(study, classes, features, tell)
 
 
 def private(study: Study, features: int, target: float) -> dict[str, Any]:
     """A private plan: gradients by patient, noise by all sites together, and a noisy mean."""
-    patients = {s: len(np.unique(study.cases(s, "train").patients)) for s in SHARES}
     mean = Release(20 / target)
     noise = noise_for(target, DELTA, sampling=SAMPLING, count=STEPS, spent=[mean])
     return {
@@ -192,11 +191,20 @@ def private(study: Study, features: int, target: float) -> dict[str, Any]:
             noise=noise,
             clip=10.0,
             sampling=SAMPLING,
-            patients=patients,
+            patients=study.patients,
             survivors=len(SHARES),
             moments=mean.noise,
         ),
     }
+
+
+def ledgers(study: Study, target: float) -> dict[str, Path]:
+    """A new ledger for every site, with room for so much."""
+    found = {s: study.work / f"{s}-{target:g}.ledger" for s in SHARES}
+    for path in found.values():
+        path.unlink(missing_ok=True)
+        Ledger.create(path, target, DELTA).close()
+    return found
 
 
 def blind(study: Study, classes: list[str], features: int, tell: Any) -> None:
@@ -237,11 +245,25 @@ def networks(study: Study) -> None:
     network(study, "DeiT-tiny, 224 px", deit, 3, Local(batch=16, rate=0.005, momentum=0.9))
 
 
-def network(study: Study, name: str, model: NetworkModel, rounds: int, local: Local) -> None:
-    """One network, over the sites with secure sums, and at the largest site alone."""
+def private_networks(study: Study) -> None:
+    """A network that is small enough for exact noise on two cores, with and without privacy."""
+    model = NetworkModel(network="test_efficientnet_gn", channels=1, side=64, mean=[0.5], std=[0.2])
+    name = "EfficientNet of 99,535 values from scratch, 64 px"
+    network(study, name, model, 8, Local(batch=16, rate=0.02, momentum=0.9))
+    noise = noise_for(8.0, DELTA, sampling=0.5, count=STEPS)
+    privacy = Privacy(noise=noise, sampling=0.5, patients=study.patients, survivors=len(SHARES))
+    network(study, name, model, STEPS, Local(every=1, unit="batches", rate=1.0), privacy)
+
+
+def network(
+    study: Study, name: str, model: NetworkModel, rounds: int, local: Local, privacy: Privacy | None = None
+) -> None:
+    """One network over the sites with secure sums; private at epsilon 8, or else at the largest site too."""
     weights = weights_of(study.shared) if model.network.startswith("deit") else None
     classes = list(study.data.classes)
-    plan, start = draft("network", classes, model, rounds=rounds, local=local, weights=weights)
+    plan, start = draft(
+        "network", classes, model, rounds=rounds, local=local, privacy=privacy, weights=weights
+    )
     pixels = np.stack([np.rint(load_scan(f, model.side) * 255) for f in study.cohort.files]).astype(np.uint8)
     pixels = np.repeat(pixels[:, None], model.channels, axis=1)
 
@@ -258,10 +280,14 @@ def network(study: Study, name: str, model: NetworkModel, rounds: int, local: Lo
         judge_of.begin(known(plan, totals))
         return judge_of.predict(values)
 
-    federate(
-        study, f"{name}: federated, secure", plan, start,
-        lambda s: built(images(s, "train"), images(s, "val")), tell,
-    )  # fmt: skip
+    def site(s: str) -> NetworkLearner:
+        return built(images(s, "train"), images(s, "val"))
+
+    secure = f"{name}: federated, secure"
+    if privacy:
+        federate(study, f"{secure}, epsilon 8", plan, start, site, tell, ledgers(study, 8.0))
+        return
+    federate(study, secure, plan, start, site, tell)
     alone = built(images("north", "train"), images("north", "val"))
     by_itself(study, f"{name}: local north", plan, start, alone, tell)
 
@@ -285,91 +311,11 @@ def found(study: Study) -> dict[str, Any]:
     sites = {
         s: {
             "scans": {split: len(study.rows(s, split)) for split in ("train", "val")},
-            "patients": len(np.unique(study.cases(s, "train").patients)),
+            "patients": study.patients[s],
         }
         for s in SHARES
     }
     return {"machine": machine(), "sites": sites, "about": study.about, "judged": judged.to_json()}
-
-
-def render(parts: Mapping[str, Any]) -> str:
-    """``docs/casestudy.md``."""
-    text = (
-        "# Case study: paediatric chest X-rays over three hospitals\n\n"
-        "PriMIA (Kaissis, Ziller et al. 2021) trained on these images: normal, bacterial or viral pneumonia "
-        "(Kermany et al., CC BY 4.0). Here are 1,564 of them; patients are drawn over three unequal sites, "
-        "and every model is judged on the same 310 test scans of other patients. Written by "
-        "`python -m benchmarks.casestudy`, which also makes a page with curves, confusion matrices and every "
-        "interval. Intervals are 95 %, by patient.\n"
-    )
-    for part, title in (("heads", "Heads on frozen DeiT-tiny features"), ("networks", "Networks end to end")):
-        if part not in parts:
-            continue
-        one = parts[part]
-        m, judged = one["machine"], one["judged"]
-        reference = judged["comparison"]["reference"]
-        rows = []
-        for name, metrics in judged["models"].items():
-            about = one["about"][name]
-            test = judged["comparison"]["agreement"].get(name, {}).get("mcnemar") or {}
-            rows.append(
-                [
-                    name,
-                    *(shown(metrics["figures"][key]) for key in FIGURES),
-                    f"{test['p_by_patient']:.3f}" if test else "–",
-                    f"{about['epsilon']:.2f}" if "epsilon" in about else "–",
-                    f"{about['seconds']:.1f}",
-                ]
-            )
-        sizes = "; ".join(
-            f"{s}: {v['scans']['train']} training and {v['scans']['val']} validation scans, "
-            f"{v['patients']} training patients"
-            for s, v in one["sites"].items()
-        )
-        titles = ["model", "accuracy", "balanced accuracy", "MCC", "AUC", f"p against {reference}"]
-        text += (
-            f"\n## {title}\n\n{sizes}. {m['cpu']}, {m['cores']} cores, Python {m['python']}, commit "
-            f"{m['commit']}; all sites in one process, one after the other: seconds are of all together.\n\n"
-            + table([*titles, "epsilon", "seconds"], rows)
-            + "\n"
-        )
-    return text + NOTES
-
-
-NOTES = """
-* *p* is McNemar's test with whole patients as units (exact); it is not corrected for the number of models.
-* *epsilon* is per training patient at delta 1e-4, of all that leaves the sites, moments included: noise is
-  shared by three sites and hidden by the secure sum; 30 steps, each patient in a step with probability 0.2.
-* *blind federation*: four rounds; each site's step runs on ciphertexts at a server in another process, at
-  128-bit security. *blind steps in clear* are the same steps without encryption.
-* With three sites a secure sum needs all three.
-* ResNet-18 starts from random weights: there are no pretrained ones here; its rows show the mechanism, not
-  what the network can do. DeiT-tiny starts from ImageNet.
-* Test intervals overlap widely with 310 scans: read differences by their p.
-"""
-
-
-def shown(figure: Mapping[str, Any]) -> str:
-    """A figure and its interval."""
-    return f"{figure['value']:.3f} ({figure['low']:.3f}–{figure['high']:.3f})"
-
-
-def readme(results: Mapping[str, Any]) -> str:
-    """The heads' rows for the README."""
-    judged = results["heads"]["judged"]["models"]
-    rows = [
-        [name, *(shown(m["figures"][k]) for k in ("accuracy", "mcc", "roc_auc"))]
-        for name, m in judged.items()
-    ]
-    return table(["heads on frozen DeiT-tiny features", "accuracy", "MCC", "AUC"], rows)
-
-
-def write(results: Mapping[str, Any]) -> None:
-    """The page and the README's table."""
-    PAGE.write_text(render(results))
-    path = ROOT / "README.md"
-    before, rest = path.read_text().split(START_MARK)
-    path.write_text(f"{before}{START_MARK}\n{readme(results)}\n{END_MARK}{rest.split(END_MARK)[1]}")
 
 
 def main() -> None:
@@ -377,13 +323,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--shared", type=Path, default=ROOT.parent / "shared")
     parser.add_argument("--work", type=Path, default=Path("/tmp/blindtune-case"))
-    parser.add_argument("--parts", nargs="*", choices=("heads", "networks"), default=["heads", "networks"])
+    parser.add_argument("--parts", nargs="*", choices=list(TITLES), default=list(TITLES))
     given = parser.parse_args()
     given.work.mkdir(parents=True, exist_ok=True)
     results = kept("casestudy") or {}
     for part in given.parts:
         study = prepare(given.shared, given.work)
-        {"heads": heads, "networks": networks}[part](study)
+        {"heads": heads, "networks": networks, "private-networks": private_networks}[part](study)
         results[part] = found(study)
         (given.work / "casestudy.html").rename(given.work / f"{part}.html")
         keep("casestudy", results)
