@@ -11,9 +11,11 @@ from blindtune.cli import (
     cloud,
     compare,
     demo,
+    embedding,
     exchange,
     federate,
     hospital,
+    inversion,
     privacy,
     results,
 )
@@ -43,5 +45,7 @@ for command in (
     app.command()(command)
 app.add_typer(privacy.app, name="dp")
 app.add_typer(federate.app, name="federate")
+audit.app.command()(inversion.inversion)
+audit.app.command()(embedding.embedding)
 app.add_typer(audit.app, name="audit")
 app.add_typer(audit_log.app, name="audit-log")

@@ -1,0 +1,211 @@
+"""Gradient inversion: images whose gradient is the one that was seen.
+
+Geiping et al. 2020: cosine distance of gradients, total variation, signed Adam, restarts. Before that comes
+what later work added, where it helps: labels are read off the classifier's bias (iDLG, Zhao et al. 2020;
+counts for batches after Wainakh et al. 2022); patches of vision transformers follow in closed form from the
+gradients of patch and position embedding (after APRIL, Lu et al. 2022); and a first search stays in the span
+of public images' principal components, the simplest of image priors (Jeon et al. 2021 use a generator).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from blindtune.audit.observed import Gradient, Network
+
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclass(frozen=True)
+class Strength:
+    """How hard an attacker tries.
+
+    Attributes:
+        iterations: of each search, half of them within the prior.
+        restarts: searches from other starts; the one with the least distance counts.
+        rate: of Adam, in pixels' units.
+        variation: weight of total variation.
+        components: principal components of public images that the first search stays within.
+    """
+
+    iterations: int = 160
+    restarts: int = 1
+    rate: float = 0.01
+    variation: float = 1e-2
+    components: int = 100
+
+
+class Prior:
+    """What an attacker knows of such images: mean and principal components of public ones.
+
+    Args:
+        public: shape (n, side, side) in [0, 1].
+        components: how many at most.
+    """
+
+    def __init__(self, public: NDArray[np.float32], components: int) -> None:
+        import torch
+
+        flat = public.reshape(len(public), -1).astype(np.float64)
+        self.mean = flat.mean(axis=0).reshape(public.shape[1:]).astype(np.float32)
+        _, values, axes = np.linalg.svd(flat - flat.mean(axis=0), full_matrices=False)
+        kept = min(components, len(public) - 1)
+        basis = axes[:kept] * values[:kept, None] / np.sqrt(len(public))
+        self.basis = torch.from_numpy(basis).float()
+
+    def images(self, coefficients: torch.Tensor) -> torch.Tensor:
+        """Images of whitened coefficients (n, components): shape (n, 1, side, side)."""
+        import torch
+
+        flat = torch.from_numpy(self.mean).flatten() + coefficients @ self.basis
+        return flat.view(-1, 1, *self.mean.shape)
+
+
+def recovered_labels(network: Network, seen: Gradient, images: int, prior: Prior) -> NDArray[np.int64]:
+    """The labels in a batch, from the gradient by the classifier's bias alone.
+
+    Softmax and cross-entropy give ``mean(p) - counts / images``: one image's label is the only negative
+    entry; of a batch ``p`` is taken to be what the network says of the mean public image.
+
+    Returns:
+        shape (images,), sorted.
+    """
+    import torch
+
+    classes = len(seen[-1])
+    with torch.no_grad():
+        told = network.outputs(prior.images(torch.zeros(images, len(prior.basis)))).softmax(dim=1)[0]
+    share = told - seen[-1] if images > 1 else -seen[-1]
+    found: list[int] = []
+    for _ in range(images):
+        found.append(int(share.argmax()))
+        share[found[-1]] -= 1 / images if images > 1 else np.inf
+    assert max(found) < classes
+    return np.sort(np.array(found, np.int64))
+
+
+def patches(network: Network, seen: Gradient) -> NDArray[np.float32] | None:
+    """The image behind the gradients of a transformer's patches and positions; None for other networks.
+
+    A position's gradient is that of its token, and the patch weights' gradient is the sum over tokens of that
+    times the patch: linear equations, with one solution as long as there are fewer tokens than features. Of a
+    batch it gives a mixture.
+
+    Returns:
+        shape (1, side, side).
+    """
+    at = dict(zip(network.looked_at, seen, strict=True))
+    if "pos_embed" not in at or "patch_embed.proj.weight" not in at:
+        return None
+    weight = at["patch_embed.proj.weight"]
+    side = weight.shape[-1]
+    across, rest = divmod(network.side, side)
+    if rest:
+        return None
+    tokens = at["pos_embed"][0, -across * across :].double()
+    rows = np.linalg.lstsq(tokens.T.numpy(), weight.flatten(1).double().numpy(), rcond=1e-10)[0]
+    image = rows.reshape(across, across, side, side).transpose(0, 2, 1, 3).reshape(network.side, network.side)
+    return np.asarray(np.clip(image * network.std + network.mean, 0, 1)[None], np.float32)
+
+
+def invert(
+    network: Network,
+    seen: Gradient,
+    images: int,
+    sites: int,
+    prior: Prior,
+    strength: Strength,
+    seed: int = 0,
+    progress: Callable[[], None] | None = None,
+) -> tuple[NDArray[np.float32], NDArray[np.int64], float]:
+    """Images whose gradient is like the one that was seen.
+
+    Args:
+        images, sites: in what was seen.
+        progress: called after each iteration.
+
+    Returns:
+        images, shape (images, side, side); the labels that they were searched with; and the cosine distance
+        that was reached.
+    """
+    import torch
+
+    labels = torch.from_numpy(recovered_labels(network, seen, images, prior))
+
+    def distance(pixels: torch.Tensor) -> torch.Tensor:
+        found = network.gradient(pixels, labels, sites=sites, differentiable=True)
+        return cosine_distance(found, seen)
+
+    if images == 1 and (exact := patches(network, seen)) is not None:
+        reached = float(distance(torch.from_numpy(exact)[None]).detach())
+        # With noise it is the least squares' answer, and no search does better from there.
+        return exact, labels.numpy(), reached
+    best: tuple[float, torch.Tensor] | None = None
+    for restart in range(strength.restarts):
+        draw = torch.Generator().manual_seed(seed + restart)
+        start = 0.1 * torch.randn(images, len(prior.basis), generator=draw)
+        pixels = _search(distance, start, prior, strength, progress)
+        reached = float(distance(pixels).detach())
+        if best is None or reached < best[0]:
+            best = reached, pixels
+    assert best is not None
+    return best[1].numpy()[:, 0], labels.numpy(), best[0]
+
+
+def cosine_distance(first: Gradient, second: Gradient) -> torch.Tensor:
+    """One minus the cosine of the angle between two gradients."""
+    import torch
+
+    product = torch.stack([(a * b).sum() for a, b in zip(first, second, strict=True)]).sum()
+    one, other = (torch.stack([g.square().sum() for g in parts]).sum() for parts in (first, second))
+    return 1 - product / (one * other).clamp_min(1e-30).sqrt()
+
+
+def variation(pixels: torch.Tensor) -> torch.Tensor:
+    """Mean total variation of images."""
+    down = (pixels[..., 1:, :] - pixels[..., :-1, :]).abs().mean()
+    return down + (pixels[..., :, 1:] - pixels[..., :, :-1]).abs().mean()
+
+
+def _search(
+    distance: Callable[[torch.Tensor], torch.Tensor],
+    start: torch.Tensor,
+    prior: Prior,
+    strength: Strength,
+    progress: Callable[[], None] | None,
+) -> torch.Tensor:
+    """Adam within the prior, then signed Adam on pixels with total variation."""
+    import torch
+
+    first = strength.iterations // 2
+    coefficients = start.requires_grad_(True)
+    for _ in _steps(coefficients, 10 * strength.rate, first, progress):
+        cost = distance(prior.images(coefficients)) + 1e-3 * coefficients.square().mean()
+        (coefficients.grad,) = torch.autograd.grad(cost, coefficients)
+    pixels = prior.images(coefficients.detach()).clamp(0, 1).requires_grad_(True)
+    for _ in _steps(pixels, strength.rate, strength.iterations - first, progress):
+        cost = distance(pixels) + strength.variation * variation(pixels)
+        (slope,) = torch.autograd.grad(cost, pixels)
+        pixels.grad = slope.sign()
+    return pixels.detach().clamp(0, 1)
+
+
+def _steps(values: torch.Tensor, rate: float, count: int, progress: Callable[[], None] | None) -> Any:
+    """Steps of Adam: the block sets the gradient. The rate falls threefold at 3/8, 5/8 and 7/8."""
+    import torch
+
+    adam = torch.optim.Adam([values], lr=rate)
+    marks = [count * k // 8 for k in (3, 5, 7)]
+    falls = torch.optim.lr_scheduler.MultiStepLR(adam, marks, gamma=0.3)
+    for step in range(count):
+        yield step
+        adam.step()
+        falls.step()
+        if progress:
+            progress()
