@@ -19,8 +19,10 @@ from blindtune.federation.threshold import envelope
 from blindtune.federation.threshold.message import Digest
 from blindtune.federation.threshold.party import Party, Waiting
 from blindtune.federation.threshold.transcript import CONSENT, SHARE
+from blindtune.he.flooding import slots
 from blindtune.he.openfhe.opening import Opened, fuse
 from blindtune.kernels.packing import unpack_weights
+from blindtune.privacy.noise import discrete_gaussian
 
 
 class Consent(Schema):
@@ -134,12 +136,15 @@ class Opening:
             raise FederationError(
                 "a ciphertext of this result was opened before", where="result", remedy="Train again."
             )
-        if outbox.count("opened.") > terms.openings:
-            raise FederationError(f"more than the {terms.openings} openings agreed on", where="result")
-        made = terms.deviation(opened.period)
-        return outbox.once(
-            f"answer.{name}", lambda: self._party.share.partial(opened, made).astype("<u8").tobytes()
-        )
+        if outbox.count("opened.") > terms.results * len(terms.periods):
+            raise FederationError(f"more than the {terms.results} results agreed on", where="result")
+
+        def answer() -> bytes:
+            noise = discrete_gaussian(terms.deviation, opened.coefficients)
+            hidden = slots(noise, terms.checked_parameters.scale)
+            return self._party.share.partial(opened, hidden).astype("<u8").tobytes()
+
+        return outbox.once(f"answer.{name}", answer)
 
     def _parts(self, name: str) -> list[NDArray[np.uint64]]:
         """A member's answers, each (coefficients,)."""

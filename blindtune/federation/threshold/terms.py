@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from typing import Annotated, Literal
 
 from pydantic import Field, ValidationError
@@ -12,7 +13,7 @@ from blindtune.errors import FederationError
 from blindtune.federation.agreement import Schema, SiteName
 from blindtune.federation.identity import Roster, digits
 from blindtune.he.engine import KeySet
-from blindtune.he.smudging import LEAST_BITS, deviation, error_of_values
+from blindtune.he.flooding import deviation
 from blindtune.kernels.layout import Layout
 from blindtune.kernels.training import Program
 from blindtune.params import INSECURE, Parameters
@@ -29,10 +30,9 @@ class Terms(Schema):
         study: random identifier.
         members: long-term public keys (Ed25519, hex) by name.
         parameters, layout, program: what is trained, and under which encryption.
-        noise_bits: log2 of the error (root mean square of a coefficient) that the result may carry; smudging
-            rests on it (:mod:`blindtune.he.smudging`).
-        openings: ciphertexts that are opened in the study's whole life.
-        statistical_bits: of smudging.
+        length: bound of the Euclidean length of a result's error, over all coefficients that are opened; the
+            noise of an opening rests on it (:mod:`.rehearsal`, :mod:`blindtune.he.flooding`).
+        results: that are opened in the study's whole life.
         code: version of blindtune that all members run.
     """
 
@@ -42,9 +42,8 @@ class Terms(Schema):
     parameters: ParametersModel
     layout: LayoutModel
     program: ProgramModel
-    noise_bits: Annotated[float, Field(ge=0, le=50)]
-    openings: Annotated[int, Field(ge=1, le=1 << 16)]
-    statistical_bits: Annotated[int, Field(ge=LEAST_BITS, le=128)] = LEAST_BITS
+    length: Annotated[float, Field(ge=1, le=2.0**40)]
+    results: Annotated[int, Field(ge=1, le=1000)] = 1
     code: Annotated[str, Field(max_length=40)] = __version__
 
     @classmethod
@@ -120,14 +119,17 @@ class Terms(Schema):
         """Five groups of four digits, for people to compare."""
         return digits(self.digest)
 
-    def deviation(self, period: int) -> float:
-        """Standard deviation of a member's noise in a coefficient of a result of this period."""
-        return deviation(self.noise_bits, 2 * period, self.openings, self.statistical_bits)
+    @property
+    def deviation(self) -> float:
+        """Standard deviation of a member's noise in a coefficient: each hides the error by itself, for the
+        others may take theirs off together."""
+        return deviation(self.length, self.results)
 
-    def error(self, period: int) -> float:
-        """Root mean square of what all members' noise adds to an opened value."""
-        scale = self.checked_parameters.scale
-        return error_of_values(self.deviation(period), 2 * period, len(self.members), scale)
+    @property
+    def error(self) -> float:
+        """Root mean square of what all members' noise adds to an opened slot, in the widest column block."""
+        coefficients = 2 * max(self.periods) * len(self.members)
+        return self.deviation * math.sqrt(coefficients) / self.checked_parameters.scale
 
 
 def approve(offered: Terms, expected: Terms, *, insecure: bool = False) -> None:

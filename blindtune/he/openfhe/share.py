@@ -22,7 +22,7 @@ from blindtune.he.fast.tables import automorphism
 from blindtune.he.openfhe import joint
 from blindtune.he.openfhe.codec import TAG, codec
 from blindtune.he.openfhe.opening import Opened, project
-from blindtune.he.smudging import noise_values
+from blindtune.he.openfhe.slots import Slots
 from blindtune.params import Parameters
 
 MARK = b"blindtune-secret-key share 1\n"
@@ -72,11 +72,15 @@ class SecretShare:
 
     def to_bytes(self) -> bytes:
         """The share itself: for a 0600 file at its owner's, nowhere else."""
-        return MARK + self.reference + self._codec.secret_key_residues(self._raw).astype("<u8").tobytes()
+        return MARK + self.reference + self.residues().astype("<u8").tobytes()
+
+    def residues(self) -> Residues:
+        """The share itself (limbs, N)."""
+        return self._codec.secret_key_residues(self._raw)
 
     def item(self, item: str) -> bytes:
         """This party's share of an item of the first round, ``public`` excepted."""
-        own = self._codec.secret_key_residues(self._raw)
+        own = self.residues()
         element = joint.element_of(item)
         if element:
             own = own[:, automorphism(element, self.parameters.ring_degree)]
@@ -101,20 +105,19 @@ class SecretShare:
         primes = np.array(self.parameters.primes, np.uint64)[:, None]
         return self._written(joint.RELINEARISED, joint.add(own, hidden, primes))
 
-    def partial(self, opened: Opened, deviation: float) -> Residues:
+    def partial(self, opened: Opened, noise: Slots) -> Residues:
         """This party's answer (coefficients,) to a ciphertext: ``c_1·s_i`` and noise.
 
         Never make two for one ciphertext.
 
         Args:
-            deviation: of the noise in a coefficient, from :mod:`blindtune.he.smudging`.
+            noise: one period of slots (period,), of the size that :mod:`blindtune.he.flooding` derives.
         """
         p = self.parameters
         raw = self._codec.raw(opened.rows[:, None], 0)
         # OpenFHE adds noise of its own here, of 20 bits.
         (found,) = self._codec.context.MultipartyDecryptMain([raw], self._raw)
         product = project(self._codec.residues(found, 0, 1)[0, 0], opened.coefficients, p.primes[0])
-        noise = noise_values(deviation, opened.coefficients) / p.scale
         whole = self._codec.polynomial(np.tile(noise, p.slots // opened.period))
         hidden = project(whole, opened.coefficients, p.primes[0])
         return joint.add(product, hidden, np.array(p.primes[:1], np.uint64))

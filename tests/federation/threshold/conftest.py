@@ -83,11 +83,10 @@ def draw_group() -> Callable[[Path], Group]:
         terms = Terms(
             study="5a" * 16,
             members={name: identity.public.hex() for name, identity in identities.items()},
-            parameters=parameters_model(ParametersLiteral(1024, 5, 50, 56, 60, security=0).checked()),
+            parameters=parameters_model(ParametersLiteral(1024, 5, 53, 56, 60, security=0).checked()),
             layout=layout_model(LAYOUT),
             program=program_model(PROGRAM),
-            noise_bits=8.0,
-            openings=1,
+            length=2.0**18,
         )
         return Group(place, Terms.parse(terms.model_dump_json().encode()), identities)
 

@@ -36,7 +36,7 @@ def test_all_hear_the_same_and_hold_the_same_public_key(group: Group) -> None:
 
 def test_shares_lie_with_their_owners_alone(group: Group) -> None:
     for name, party in group.parties.items():
-        rows = party._made[0]._codec.secret_key_residues(party.share._raw)
+        rows = party.share.residues()
         pieces = [row.astype("<u8").tobytes()[at : at + 64] for row in rows for at in (0, 512, 8 * 1000)]
         for path in files(group.place):
             data = path.read_bytes()

@@ -135,14 +135,14 @@ class TestTerms:
     def test_round_trip_and_digest(self, terms: Terms) -> None:
         again = Terms.parse(terms.model_dump_json().encode())
         assert (again, again.digest, again.fingerprint) == (terms, terms.digest, terms.fingerprint)
-        assert terms.model_copy(update={"openings": 2}).digest != terms.digest
+        assert terms.model_copy(update={"results": 2}).digest != terms.digest
 
     @pytest.mark.parametrize(
         "change",
         [
-            {"statistical_bits": 39},
+            {"results": 0},
             {"members": {"one": "0" * 64}},
-            {"noise_bits": -1.0},
+            {"length": 0.5},
             {"format": "other"},
             {"more": 1},
             {"members": {"one": "0" * 64, "two": "0" * 64}},
