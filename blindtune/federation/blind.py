@@ -83,8 +83,9 @@ class BlindLearner(HeadLearner):
         """
         largest = float(np.abs(self._logits(values.astype(np.float64), self._x)).max(initial=0.0))
         if largest > self._interval:
+            # How far is this hospital's own: the coordinator sees the refusal.
             raise FederationError(
-                f"a logit of {largest:.1f} leaves the polynomial's interval of {self._interval:g}",
+                f"a logit leaves the polynomial's interval of {self._interval:g}",
                 where="round",
                 remedy="Agree on a lower learning rate, fewer rounds or a larger interval.",
             )

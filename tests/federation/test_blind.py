@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 
@@ -147,8 +149,10 @@ def test_rows_go_up_once_and_again_only_when_they_changed(study, tmp_path):
 
 def test_logits_beyond_the_polynomial_are_refused_before_anything_is_sent(study, tmp_path):
     made, learner = encrypted(study, tmp_path)
-    with pytest.raises(FederationError, match="leaves the polynomial"):
+    with pytest.raises(FederationError, match="leaves the polynomial") as refusal:
         learner.train(np.full_like(made.start, 50.0))
+    # How far it leaves is of this hospital's rows, and the coordinator reads this.
+    assert re.findall(r"\d+", refusal.value.what) == ["12"]
     assert not (tmp_path / "site-0" / "blind" / "outbox" / "start").exists()
 
 

@@ -150,6 +150,18 @@ def test_centring_by_a_noisy_mean_costs_little(study):
     assert Release(2.0) in made.ledgers["site-3"].spent()
 
 
+def test_a_site_whose_gradients_are_no_numbers_is_named_charged_and_left_out(study):
+    made = study(rounds=1, local=ONE_STEP, privacy={"noise": 5.0, "sampling": 1.0, "survivors": 2})
+    learner = made.learner("site-1")
+    learner.slopes = lambda values, rows: iter([np.full((len(rows), len(values)), np.nan)])
+    made.channel.sites["site-1"] = made.site("site-1", learner=learner).handle
+    [done] = made.coordinator().run()
+    assert done.sites == ["site-0", "site-2", "site-3"]
+    assert "not a number" in done.excluded["site-1"]
+    # Charged before it was looked at: a ledger never counts too little.
+    assert made.ledgers["site-1"].spent() == [Release(5.0, 1.0, 1)]
+
+
 class TestRefusals:
     def test_a_private_plan_without_a_ledger(self, study):
         made = study(local=ONE_STEP, privacy={"noise": 1.0, "sampling": 0.5})

@@ -42,7 +42,8 @@ def test_releases_without_sampling_are_one_with_less_noise(noise, count):
 
 
 @pytest.mark.parametrize(
-    ("noise", "sampling", "count"), [(1.0, 0.01, 1000), (0.7, 0.05, 100), (2.0, 0.2, 50)]
+    ("noise", "sampling", "count"),
+    [(1.0, 0.01, 1000), (0.7, 0.05, 100), (2.0, 0.2, 50), (8.0, 0.5, 30), (1.0, 1.0, 3)],
 )
 def test_sampled_steps_as_dp_accounting_counts_them(noise, sampling, count):
     accountant = PLDAccountant()
@@ -51,10 +52,22 @@ def test_sampled_steps_as_dp_accounting_counts_them(noise, sampling, count):
     theirs = accountant.get_epsilon(1e-5)
     ours = epsilon([Release(noise, sampling, count)], 1e-5)
     assert ours == pytest.approx(theirs, rel=0.01)
+    assert ours >= theirs * (1 - 1e-9)
     # Renyi accounting is an upper bound by another way.
     renyi = dp.rdp.RdpAccountant()
     renyi.compose(dp.SelfComposedDpEvent(event, count))
     assert ours <= renyi.get_epsilon(1e-5)
+
+
+def test_a_studys_kinds_of_releases_together_as_dp_accounting_counts_them():
+    accountant = PLDAccountant()
+    # Steps on sampled patients, moments once, validation counts in every round.
+    accountant.compose(dp.SelfComposedDpEvent(dp.PoissonSampledDpEvent(0.2, dp.GaussianDpEvent(1.1)), 30))
+    accountant.compose(dp.GaussianDpEvent(6.0))
+    accountant.compose(dp.SelfComposedDpEvent(dp.GaussianDpEvent(20.0), 30))
+    theirs = accountant.get_epsilon(1e-4)
+    ours = epsilon([Release(20.0, 1.0, 30), Release(1.1, 0.2, 30), Release(6.0)], 1e-4)
+    assert theirs * (1 - 1e-9) <= ours <= 1.01 * theirs
 
 
 def test_nothing_costs_nothing_and_more_costs_more():

@@ -194,6 +194,20 @@ class TestBadSites:
         # What went wrong in a hospital stays there, but for its kind.
         assert done.excluded == {"site-2": "it refused: the site failed (ValueError)"}
 
+    def test_rounds_go_on_without_one_that_replays(self, network):
+        made = network(rounds=1, local=ONE_STEP)
+        honest, first = made.app("site-1"), []
+
+        def replaying(message, context):
+            first.append(honest(message, context).content)
+            return Message(first[0], reply_to=message)
+
+        made.start_all("site-1")
+        made.start("site-1", replaying)
+        done = next(iter(made.coordinator().run()))
+        assert done.sites == ["site-0", "site-2", "site-3"]
+        assert "has not signed" in done.excluded["site-1"]
+
     def test_another_plan(self, network):
         made = network(rounds=1)
         made.start("site-1", made.app("site-1", plan="0" * 64))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hmac
+
 import numpy as np
 import pytest
 
@@ -30,6 +32,13 @@ def test_keys_are_x25519_of_rfc_7748():
     bob = bytes.fromhex("5dab087e624a8a4b79e17f8b83800ee66f3bb1292618b6fd1c2f8b27ff88e0eb")
     shared = bytes.fromhex("4a5d9d5ba4ce2de1728e3bf480350f25e07e21c947d19e3376f09b3c1e161742")
     assert masks.agree(bob, alice, b"s", "p") == masks.derive(shared, b"s", "p")
+
+
+def test_keys_are_derived_by_hkdf_of_rfc_5869():
+    # RFC 5869, sections 2.2 and 2.3, for one block.
+    pseudorandom = hmac.digest(b"session", b"secret", "sha256")
+    wanted = hmac.digest(pseudorandom, b"blindtune secagg pair" + b"\x01", "sha256")
+    assert masks.derive(b"secret", b"session", "pair") == wanted
 
 
 @pytest.mark.parametrize("length", [1, 1000, masks.CHUNK // 4, masks.CHUNK // 4 + 1, masks.CHUNK])
