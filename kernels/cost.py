@@ -11,10 +11,11 @@ from dataclasses import dataclass
 from blindtune.he import blob
 from blindtune.he.clear import CountingEngine
 from blindtune.he.engine import Ledger
+from blindtune.kernels.blocks import BATCH, Blocks
 from blindtune.kernels.layout import Layout
 from blindtune.kernels.machine import Machine
 from blindtune.kernels.polynomial import DEPTH, SWITCHES
-from blindtune.kernels.training import BATCH, Program, Trainer
+from blindtune.kernels.training import Program, Trainer
 from blindtune.params import Parameters
 
 REUSED = 1.8
@@ -103,7 +104,7 @@ def count(layout: Layout, program: Program, p: Parameters) -> Ledger:
         for i in range(layout.row_blocks)
     }
     start = [[fresh] * len(layout.widths)] * layout.weight_blocks if program.started else None
-    Trainer(engine, layout, data, residuals).train(program, start=start)
+    Trainer(Blocks(engine, layout, data, residuals)).train(program, start=start)
     return engine.ledger
 
 

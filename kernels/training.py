@@ -6,18 +6,16 @@ update. The same code runs encrypted, in clear slots, and on the counting engine
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
+from typing import Protocol
 
 from blindtune.errors import PlanError
 from blindtune.he.engine import Ciphertext, Engine
 from blindtune.kernels import products
 from blindtune.kernels.layout import Layout
-from blindtune.kernels.polynomial import DEPTH, odd_polynomial
-
-Key = tuple[int, int, int]
-BATCH = 48
-"""Residuals, over row blocks and heads, that are in work at a time: more would only take more memory."""
+from blindtune.kernels.polynomial import DEPTH
 
 
 @dataclass(frozen=True)
@@ -114,24 +112,39 @@ class State:
                 raise PlanError("a state of another shape or level than this program's")
 
 
+class Work(Protocol):
+    """What a step does with the row blocks of a study, here or on many machines."""
+
+    engine: Engine
+    layout: Layout
+
+    def phases(self, program: Program, step: int) -> int:
+        """How often :meth:`sums` reports in a step."""
+
+    def sums(
+        self, program: Program, step: int, weights: products.Grid, report: Callable[[str, int], None]
+    ) -> products.Grid:
+        """The inner sums of the gradient over all row blocks.
+
+        Args:
+            step: from 0 on.
+            weights: by weight block and column block; empty for zero.
+            report: takes each phase that is done, and the level it was done at.
+
+        Returns:
+            By column block and baby step (one after the other) and weight block; not relinearised.
+        """
+
+
 class Trainer:
-    """Trains on one study's ciphertexts.
+    """Trains on one study.
 
     Args:
-        data: ``(row block, column block, giant, baby)`` to dataset ciphertexts; training lowers them as
-            levels fall, so a trainer trains once.
-        residuals: ``(set, weight block, row block)`` to the target and the polynomial's coefficients.
+        work: with the study's ciphertexts; it trains once, as levels only fall.
     """
 
-    def __init__(
-        self,
-        engine: Engine,
-        layout: Layout,
-        data: dict[tuple[int, int, int, int], Ciphertext],
-        residuals: Mapping[Key, Sequence[Ciphertext]],
-    ) -> None:
-        self.engine, self.layout = engine, layout
-        self._data, self._residuals = data, residuals
+    def __init__(self, work: Work) -> None:
+        self.work, self.engine, self.layout = work, work.engine, work.layout
 
     def train(
         self,
@@ -165,14 +178,14 @@ class Trainer:
         heads, columns = layout.weight_blocks, len(layout.widths)
         if program.started != (start is not None):
             raise PlanError("weights to start from, for a program that starts from zero, or none for another")
-        batches = _batches(layout)
-        done, total = 0, _phases(program, program.steps, len(batches))
+        reports = [self.work.phases(program, step) + 1 for step in range(program.steps)]
+        done, total = 0, sum(reports)
         weights: products.Grid = start or []
         before, first = weights, 0
         if resume is not None:
             resume.check(program, layout, levels)
             weights, before, first = resume.weights, resume.before, resume.step
-            done = _phases(program, first, len(batches))
+            done = sum(reports[:first])
 
         def report(step: int, phase: str, level: int) -> None:
             nonlocal done
@@ -180,47 +193,13 @@ class Trainer:
             on_progress(Progress(step + 1, program.steps, phase, level, done, total))
 
         for step in range(first, program.steps):
-            sums: products.Grid | None = None
-            babies = products.baby_steps(engine, layout, weights) if weights else []
-            for rows in batches:
-                if weights:
-                    level = weights[0][0].level
-                    logits = products.forward(engine, layout, self._diagonal(level), babies, rows)
-                    report(step, "forward", level)
-                    residuals = self._residual(program.sets[step], rows, logits)
-                    report(step, "residual", level - 1)
-                else:
-                    residuals = [[self._residuals[0, k, i][0] for k in range(heads)] for i in rows]
-                level = residuals[0][0].level
-                giants = products.giant_steps(engine, layout, residuals)
-                sums = products.backward(engine, layout, self._diagonal(level), giants, rows, sums)
-                report(step, "backward", level)
-            assert sums is not None
+            sums = self.work.sums(program, step, weights, partial(report, step))
             kept = self._kept(program, step, weights, before, sums[0][0].level)
             flat = products.gradient(engine, layout, sums, kept)
             before, weights = weights, [[flat[j * heads + k] for j in range(columns)] for k in range(heads)]
             report(step, "update", weights[0][0].level)
             on_step(State(step + 1, weights, before))
         return weights
-
-    def _diagonal(self, level: int) -> products.Diagonal:
-        def get(*key: int) -> Ciphertext:
-            i, j, g, b = key
-            # Levels only fall: the lowered ciphertext takes the place of the higher one.
-            self._data[i, j, g, b] = self.engine.at_level(self._data[i, j, g, b], level)
-            return self._data[i, j, g, b]
-
-        return get
-
-    def _residual(self, chosen: int, rows: Sequence[int], logits: products.Grid) -> products.Grid:
-        engine, heads = self.engine, len(logits[0])
-        terms = [self._residuals[chosen, k, i] for i in rows for k in range(heads)]
-        values = odd_polynomial(engine, [u for row in logits for u in row], [t[1:] for t in terms])
-        found = [
-            engine.subtract(engine.at_level(target[0], value.level), value)
-            for target, value in zip(terms, values, strict=True)
-        ]
-        return [found[n * heads : (n + 1) * heads] for n in range(len(rows))]
 
     def _kept(
         self, program: Program, step: int, weights: products.Grid, before: products.Grid, level: int
@@ -239,14 +218,3 @@ class Trainer:
                 scaled = [self.engine.multiply_scalar(self.engine.at_level(c, level), factor) for c in flat]
             found = [self.engine.add(a, b) for a, b in zip(found, scaled, strict=True)] if found else scaled
         return found or None
-
-
-def _phases(program: Program, steps: int, batches: int) -> int:
-    """Phases that the first steps of a program report: three a batch and an update, fewer from zero."""
-    return (3 * steps - 2 * (not program.started)) * batches + steps
-
-
-def _batches(layout: Layout) -> list[range]:
-    """Row blocks that go through a step together."""
-    size = max(1, BATCH // layout.weight_blocks)
-    return [range(i, min(i + size, layout.row_blocks)) for i in range(0, layout.row_blocks, size)]

@@ -14,6 +14,7 @@ from hypothesis import settings
 from numpy.typing import NDArray
 
 from blindtune.he.secret import SecretKey
+from blindtune.kernels.blocks import Blocks
 from blindtune.kernels.layout import Layout
 from blindtune.kernels.packing import pack_block, pack_lanes, pack_weights, unpack_weights
 from blindtune.kernels.training import Program, Trainer
@@ -109,7 +110,7 @@ class Study:
 
     def trainer(self, engine: Any, encrypt: Callable[[NDArray[Any]], Any]) -> Trainer:
         """A trainer over this study's ciphertexts."""
-        return Trainer(engine, self.layout, *self.encrypted(encrypt))
+        return Trainer(Blocks(engine, self.layout, *self.encrypted(encrypt)))
 
     def start(self, encrypt: Callable[[NDArray[Any]], Any]) -> list[list[Any]] | None:
         """The weights to start from, for a program that takes them."""

@@ -17,11 +17,11 @@ from numpy.typing import NDArray
 from blindtune.client.encoding import Scaling, decode, encode, encode_weights
 from blindtune.errors import PlanError
 from blindtune.he.clear import ClearEngine
-from blindtune.he.engine import Ciphertext
 from blindtune.he.flooding import coefficients, deviation, slots
+from blindtune.kernels.blocks import Blocks, DataPart, ResidualPart
 from blindtune.kernels.layout import Layout
 from blindtune.kernels.packing import Slots
-from blindtune.kernels.training import Key, Trainer
+from blindtune.kernels.training import Trainer
 from blindtune.models.heads import Encoded, Head
 from blindtune.params import Parameters
 from blindtune.plan import smallest_parameters
@@ -136,18 +136,13 @@ def expected(
         features: whitened, bias last: (n, columns).
     """
     engine = ClearEngine(parameters, layout.keys())
-    data: dict[tuple[int, int, int, int], Ciphertext] = {}
-    residuals: dict[Key, Sequence[Ciphertext]] = {}
+    blocks = Blocks(engine, layout, {}, {})
     for name, vectors in encode(features, encoded, head, layout, scaling):
         kind, *at = name.split("-")
-        place, fresh = [int(n) for n in at], [engine.encrypt(v) for v in vectors]
-        if kind == "data":
-            row, column = place
-            for k, c in enumerate(fresh):
-                data[row, column, k // layout.baby, k % layout.baby] = c
-        else:
-            residuals[place[0], place[1], place[2]] = fresh
-    weights = Trainer(engine, layout, data, residuals).train(head.program)
+        place = [int(n) for n in at]
+        part = DataPart(*place) if kind == "data" else ResidualPart(*place)
+        blocks.put(part, [engine.encrypt(v) for v in vectors])
+    weights = Trainer(blocks).train(head.program)
     found: list[Slots] = [engine.decrypt(c) for block in weights for c in block]
     return decode(found, layout, scaling, features.shape[1], encoded.targets.shape[1])
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from itertools import islice
@@ -12,6 +12,7 @@ from blindtune.errors import BundleError, EngineError
 from blindtune.he.codec import galois_elements
 from blindtune.he.engine import Ciphertext, Engine
 from blindtune.he.engines import evaluation_engine
+from blindtune.kernels.blocks import Blocks, DataPart, Part, ResidualPart
 from blindtune.kernels.layout import Layout
 from blindtune.kernels.training import Trainer
 from blindtune.wire.bundle import Bundle, write_bundle
@@ -71,7 +72,7 @@ def load_start(engine: Engine, layout: Layout, start: Bundle) -> list[list[Ciphe
     Raises:
         BundleError: an item that is not a fresh ciphertext of this study.
     """
-    found, columns = _fresh(engine, start, "weights", 1), len(layout.widths)
+    found, columns = fresh(engine, start.items("weights"), "weights"), len(layout.widths)
     return [found[k * columns : (k + 1) * columns] for k in range(layout.weight_blocks)]
 
 
@@ -90,7 +91,7 @@ def load_trainer(
     on_part: Callable[[int], None] = lambda _: None,
     threads: int = 1,
 ) -> Trainer:
-    """Load all members' ciphertexts, their row blocks one after the other in the order given.
+    """Load all members' ciphertexts.
 
     Args:
         threads: for engines that load from several threads at a time.
@@ -98,24 +99,29 @@ def load_trainer(
     Raises:
         BundleError: an item that is not a fresh ciphertext of this study.
     """
-    data: dict[tuple[int, int, int, int], Ciphertext] = {}
-    residuals: dict[tuple[int, int, int], list[Ciphertext]] = {}
-    first_block = 0
+    blocks = Blocks(engine, layout, {}, {})
+    for bundle, name, part in block_parts(bundles):
+        blocks.put(part, fresh(engine, bundle.items(name), name, threads))
+        on_part(bundle.open_part(name).stat().st_size)
+    return Trainer(blocks)
+
+
+def block_parts(bundles: Sequence[Bundle]) -> Iterator[tuple[Bundle, str, Part]]:
+    """Where the parts of all members' data belong, their row blocks one after the other in the order given.
+
+    Yields:
+        A bundle, the name of a part of it, and its place in the study.
+    """
+    first = 0
     for bundle in bundles:
         own, program = bundle.manifest.checked_layout, bundle.manifest.checked_program
         for i in range(own.row_blocks):
             for j in range(len(own.widths)):
-                name = f"data-{i}-{j}"
-                for k, c in enumerate(_fresh(engine, bundle, name, threads)):
-                    data[first_block + i, j, k // own.baby, k % own.baby] = c
-                on_part(bundle.open_part(name).stat().st_size)
+                yield bundle, f"data-{i}-{j}", DataPart(first + i, j)
             for k in range(own.weight_blocks):
                 for s in range(max(program.sets) + 1):
-                    name = f"residual-{s}-{k}-{i}"
-                    residuals[s, k, first_block + i] = _fresh(engine, bundle, name, threads)
-                    on_part(bundle.open_part(name).stat().st_size)
-        first_block += own.row_blocks
-    return Trainer(engine, layout, data, residuals)
+                    yield bundle, f"residual-{s}-{k}-{i}", ResidualPart(s, k, first + i)
+        first += own.row_blocks
 
 
 def train_here(
@@ -166,9 +172,17 @@ def write_head(target: Path, keys: Manifest, weights: Sequence[Sequence[bytes]])
     return write_bundle(target, manifest, [("weights", [handle for block in weights for handle in block])])
 
 
-def _fresh(engine: Engine, bundle: Bundle, name: str, threads: int) -> list[Ciphertext]:
+def fresh(engine: Engine, items: Iterable[bytes], name: str, threads: int = 1) -> list[Ciphertext]:
+    """A part's ciphertexts.
+
+    Args:
+        threads: for engines that load from several threads at a time.
+
+    Raises:
+        BundleError: an item that is not a fresh ciphertext of this study.
+    """
     try:
-        found = list(_loaded(engine, bundle.items(name), threads))
+        found = list(_loaded(engine, iter(items), threads))
     except EngineError as error:
         raise BundleError(f"part {name}: {error.what}", remedy=error.remedy) from error
     if any(c.level != engine.parameters.levels or c.size != 2 or c.product for c in found):

@@ -8,6 +8,7 @@ import pytest
 from blindtune.client.encoding import Scaling, decode, encode
 from blindtune.errors import InputError
 from blindtune.he.clear import ClearEngine
+from blindtune.kernels.blocks import Blocks
 from blindtune.kernels.layout import Layout
 from blindtune.kernels.training import Trainer
 from blindtune.models.heads import Encoded, logistic, one_vs_rest, ridge
@@ -59,7 +60,7 @@ def trained(head, outputs, layout, x, encoded):
             residuals[places] = [engine.encrypt(v) for v in vectors]
             largest = max(np.abs(v).max() for v in vectors)
             assert largest < 60
-    trainer = Trainer(engine, layout, data, residuals)
+    trainer = Trainer(Blocks(engine, layout, data, residuals))
     weights = trainer.train(program)
     slots = [engine.decrypt(c) for block in weights for c in block]
     return decode(slots, layout, scaling, COLUMNS, outputs)

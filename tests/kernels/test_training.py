@@ -13,7 +13,8 @@ from blindtune.errors import EngineError, PlanError
 from blindtune.he.clear import ClearEngine
 from blindtune.he.engines import evaluation_engine
 from blindtune.he.secret import SecretKey
-from blindtune.kernels import training
+from blindtune.kernels import blocks
+from blindtune.kernels.blocks import Blocks
 from blindtune.kernels.layout import Layout
 from blindtune.kernels.training import Program, Progress, State, Trainer
 from blindtune.params import Parameters, ParametersLiteral
@@ -243,7 +244,7 @@ def test_too_few_levels_are_refused_before_any_work(tiny: Parameters, draw_study
 def test_progress_counts_to_its_total(
     tiny: Parameters, draw_study: Any, batch: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(training, "BATCH", batch)
+    monkeypatch.setattr(blocks, "BATCH", batch)
     layout, program = Layout(512, 2, (8, 4), 4, 3, 2), Program(3, 3, (0, 0, 0), (1.0,) * 3)
     e = ClearEngine(tiny, layout.keys())
     study = draw_study(layout, program, (600, 20, 3), 0)
@@ -265,7 +266,7 @@ def test_batches_of_row_blocks_change_no_more_than_rounding(
     study = draw_study(layout, program, (1200, 20, 3), 0)
     heads = []
     for batch in (1, 4, 48):
-        monkeypatch.setattr(training, "BATCH", batch)
+        monkeypatch.setattr(blocks, "BATCH", batch)
         heads.append(study.head(study.trainer(e, e.encrypt).train(program), e.decrypt))
     for head in heads[1:]:
         np.testing.assert_allclose(head, heads[0], atol=1e-12)
@@ -275,7 +276,7 @@ def test_a_trainer_lowers_its_data_and_so_trains_once(tiny: Parameters, draw_stu
     layout, program = Layout(512, 2, (8,), 4, 1, 1), Program(2, 3, (0, 0), (1.0, 1.0))
     e = ClearEngine(tiny, layout.keys())
     data, residuals = draw_study(layout, program, (100, 16, 2), 8).encrypted(e.encrypt)
-    trainer = Trainer(e, layout, data, residuals)
+    trainer = Trainer(Blocks(e, layout, data, residuals))
     trainer.train(program)
     # The second step's backward product is the last to use the data: logits and cubic took three levels.
     assert {c.level for c in data.values()} == {11 - 4}
@@ -287,7 +288,7 @@ def test_one_step_leaves_the_data_as_they_came(tiny: Parameters, draw_study: Any
     layout, program = Layout(512, 2, (8,), 4, 1, 1), Program(1, 7, (0,), (1.0,))
     e = ClearEngine(tiny, layout.keys())
     data, residuals = draw_study(layout, program, (100, 16, 2), 8).encrypted(e.encrypt)
-    Trainer(e, layout, data, residuals).train(program)
+    Trainer(Blocks(e, layout, data, residuals)).train(program)
     assert {c.level for c in data.values()} == {11}
     assert not [key for key in e.ledger.counts if key[0] == "switch"]
 

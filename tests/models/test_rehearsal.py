@@ -15,6 +15,7 @@ from blindtune.client.prepare import ENOUGH_ROWS, FOLDS, folds_of
 from blindtune.errors import PlanError
 from blindtune.he.clear import ClearEngine
 from blindtune.imaging import Embeddings
+from blindtune.kernels.blocks import Blocks
 from blindtune.kernels.layout import Layout
 from blindtune.kernels.packing import unpack_weights
 from blindtune.kernels.training import Trainer
@@ -81,7 +82,7 @@ def test_rehearsal_is_the_documented_update_and_the_engines(head: Head, classes:
             data.update({(i, j, k // layout.baby, k % layout.baby): c for k, c in enumerate(found)})
         else:
             residuals[tuple(map(int, numbers))] = found
-    trained = Trainer(engine, layout, data, residuals).train(head.program)
+    trained = Trainer(Blocks(engine, layout, data, residuals)).train(head.program)
     slots = [engine.decrypt(c) for c in trained[0]]
     head_slots = unpack_weights(slots, layout)[: x.shape[1], :outputs]
     # The engine trains scaled weights: the rehearsal's, up to one public factor.

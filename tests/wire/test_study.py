@@ -181,7 +181,7 @@ def test_loads_in_order_on_threads(hospital: Hospital, monkeypatch: pytest.Monke
     bundles = [hospital.data("north"), hospital.data("south")]
     one, many = (load_trainer(engine, layout, bundles, threads=n) for n in (1, 3))
     for name in ("_data", "_residuals"):
-        a, b = getattr(one, name), getattr(many, name)
+        a, b = getattr(one.work, name), getattr(many.work, name)
         assert list(a) == list(b)
         for key in a:
             alike = zip(*(x[key] if isinstance(x[key], list) else [x[key]] for x in (a, b)), strict=True)
