@@ -217,14 +217,14 @@ def expand_key(data: bytes, parameters: Parameters, element: int = 0) -> Residue
     return residues
 
 
-def fresh_bytes(parameters: Parameters) -> int:
-    """The size of a freshly encrypted ciphertext."""
-    return Header(Kind.CIPHERTEXT, parameters.levels + 1).bytes(parameters)
+def fresh_bytes(parameters: Parameters, *, seeded: bool = True) -> int:
+    """The size of a freshly encrypted ciphertext; a single owner's is seeded."""
+    return Header(Kind.CIPHERTEXT, parameters.levels + 1, seeded=seeded).bytes(parameters)
 
 
-def key_bytes(parameters: Parameters) -> int:
-    """The size of a single owner's evaluation key."""
-    return Header(Kind.RELINEARISATION, parameters.levels + 1).bytes(parameters)
+def key_bytes(parameters: Parameters, *, seeded: bool = True) -> int:
+    """The size of an evaluation key; a single owner's is seeded."""
+    return Header(Kind.RELINEARISATION, parameters.levels + 1, seeded=seeded).bytes(parameters)
 
 
 def largest_bytes(parameters: Parameters) -> int:

@@ -212,7 +212,8 @@ def expected_parts(manifest: Manifest) -> dict[str, tuple[int, int]]:
     p, layout, program = manifest.checked_parameters, manifest.checked_layout, manifest.checked_program
     if program.levels > p.levels:
         raise BundleError(f"{program.steps} steps need {program.levels} levels, not {p.levels}")
-    ciphertext, key = blob.fresh_bytes(p), blob.key_bytes(p)
+    # Of a joint key's fresh ciphertexts and keys no polynomial is a seed.
+    ciphertext, key = blob.fresh_bytes(p, seeded=False), blob.key_bytes(p, seeded=False)
     if manifest.kind == "keys":
         return {"relinearisation": (1, key), "galois": (len(layout.keys().rotations) + 1, key)}
     if manifest.kind == "start":

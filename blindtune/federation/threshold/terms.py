@@ -10,17 +10,44 @@ from pydantic import Field, ValidationError
 
 from blindtune import __version__
 from blindtune.errors import FederationError
-from blindtune.federation.agreement import Schema, SiteName
+from blindtune.federation.agreement import HeadModel, Schema, SiteName
 from blindtune.federation.identity import Roster, digits
 from blindtune.he.engine import KeySet
 from blindtune.he.flooding import deviation
 from blindtune.kernels.layout import Layout
 from blindtune.kernels.training import Program
+from blindtune.models.heads import Head, one_vs_rest
 from blindtune.params import INSECURE, Parameters
 from blindtune.wire.manifest import LayoutModel, ParametersModel, ProgramModel
 
 MAX_BYTES = 1 << 16
 PublicKey = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+
+class Task(Schema):
+    """A classifier on whitened features, one output a class.
+
+    Attributes:
+        model: features, whitening and polynomial; of a blind head.
+        classes: their names, in the order of the labels.
+        rates: learning rate of each step.
+        balanced: weigh each class and the rest equally, by the pooled counts.
+    """
+
+    model: HeadModel
+    classes: Annotated[list[Annotated[str, Field(max_length=100)]], Field(min_length=2, max_length=64)]
+    rates: Annotated[list[Annotated[float, Field(gt=0, le=100)]], Field(min_length=1, max_length=64)]
+    balanced: bool = True
+
+    @property
+    def head(self) -> Head:
+        """The head: its class weights follow from pooled counts, not from a hospital's own."""
+        return one_vs_rest(
+            degree=self.model.degree,
+            interval=self.model.interval,
+            learning_rates=tuple(self.rates),
+            balanced=False,
+        )
 
 
 class Terms(Schema):
@@ -29,7 +56,8 @@ class Terms(Schema):
     Attributes:
         study: random identifier.
         members: long-term public keys (Ed25519, hex) by name.
-        parameters, layout, program: what is trained, and under which encryption.
+        parameters, layout, program: what is trained, and under which encryption; row blocks do not count.
+        task: what the rows are; none for programs of another make.
         length: bound of the Euclidean length of a result's error, over all coefficients that are opened; the
             noise of an opening rests on it (:mod:`.rehearsal`, :mod:`blindtune.he.flooding`).
         results: that are opened in the study's whole life.
@@ -42,6 +70,7 @@ class Terms(Schema):
     parameters: ParametersModel
     layout: LayoutModel
     program: ProgramModel
+    task: Task | None = None
     length: Annotated[float, Field(ge=1, le=2.0**40)]
     results: Annotated[int, Field(ge=1, le=1000)] = 1
     code: Annotated[str, Field(max_length=40)] = __version__
@@ -68,6 +97,12 @@ class Terms(Schema):
         p, program = terms.checked_parameters, terms.checked_program
         if p.levels < program.levels or 2 * terms.checked_layout.slots != p.ring_degree:
             raise FederationError("a program that the parameters do not hold", where="terms")
+        task, layout = terms.task, terms.checked_layout
+        if task is not None:
+            fits = task.model.blind and task.head.program == program
+            room = (layout.columns, layout.lanes * layout.weight_blocks)
+            if not fits or task.model.directions + 1 > room[0] or len(task.classes) > room[1]:
+                raise FederationError("a task that is not the program's", where="terms")
         assert terms.roster
         return terms
 

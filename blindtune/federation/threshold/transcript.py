@@ -17,8 +17,8 @@ JOIN, FIRST, SECOND, CONFIRM = "join", "first", "second", "confirm"
 STAGES = (JOIN, FIRST, SECOND, CONFIRM)
 """Of key generation: commitments; shares of all keys; shares of the relinearisation key; what was heard."""
 
-ABORT, CONSENT, SHARE = "abort", "consent", "share"
-MAX_SMALL = 1 << 16
+ABORT, CONSENT, SHARE, SUM = "abort", "consent", "share", "sum"
+MAX_SMALL, MAX_SUM = 1 << 16, 1 << 26
 
 
 class Transcript:
@@ -160,6 +160,8 @@ class Transcript:
         if item in self.items(FIRST) or item == joint.RELINEARISED:
             p = self.terms.checked_parameters
             return joint.header_of(item, p).bytes(p) + overhead()
+        if item == SUM:
+            return MAX_SUM
         return MAX_SMALL + sum(16 * p + 16 for p in self.terms.periods) + overhead()
 
 

@@ -10,10 +10,11 @@ from typing import Any
 
 import pytest
 
+from blindtune.federation.agreement import HeadModel
 from blindtune.federation.identity import Identity
 from blindtune.federation.threshold.mailbox import DirectoryMailbox
 from blindtune.federation.threshold.party import Party
-from blindtune.federation.threshold.terms import Terms
+from blindtune.federation.threshold.terms import Task, Terms
 from blindtune.kernels.layout import Layout
 from blindtune.kernels.training import Program
 from blindtune.params import ParametersLiteral
@@ -22,6 +23,13 @@ from blindtune.wire.manifest import layout_model, parameters_model, program_mode
 NAMES = ("charite", "lmu", "tum")
 LAYOUT = Layout(512, 32, (8,), 2, 3, 1)
 PROGRAM = Program(2, 3, (0, 0), (1.0, 1.0))
+TASK = Task(
+    model=HeadModel(
+        features=6, directions=5, degree=3, interval=8.0, rows=64, loss="one-vs-rest", blind=True
+    ),
+    classes=["normal", "bacterial", "viral"],
+    rates=[3.0, 3.0],
+)
 
 
 @dataclass
@@ -86,6 +94,7 @@ def draw_group() -> Callable[[Path], Group]:
             parameters=parameters_model(ParametersLiteral(1024, 5, 53, 56, 60, security=0).checked()),
             layout=layout_model(LAYOUT),
             program=program_model(PROGRAM),
+            task=TASK,
             length=2.0**18,
         )
         return Group(place, Terms.parse(terms.model_dump_json().encode()), identities)

@@ -1,0 +1,133 @@
+"""A hospital's rows in a study with a joint key: whitened as all agreed, encrypted; and the opened head.
+
+Class weights and the scale of steps follow from the pooled counts, so the program over all hospitals' row
+blocks is the program over their pooled rows.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from blindtune.client.encoding import Scaling, encode
+from blindtune.errors import FederationError, InputError
+from blindtune.federation.agreement import Local
+from blindtune.federation.contributions import moment_count, row_moments
+from blindtune.federation.heads import Cases, Floats, HeadLearner, agreed_whitening
+from blindtune.federation.parcel import Parcel, Part
+from blindtune.federation.threshold.party import Party
+from blindtune.federation.threshold.sums import MaskedSum
+from blindtune.federation.threshold.terms import Task, Terms
+from blindtune.federation.threshold.transcript import Transcript
+from blindtune.models.heads import Encoded
+from blindtune.wire.bundle import write_bundle
+from blindtune.wire.manifest import LayoutModel, Manifest, layout_model
+
+
+class JointRows(HeadLearner):
+    """One hospital's training rows.
+
+    Args:
+        party: the hospital, its keys made.
+        training: its cases.
+
+    Raises:
+        FederationError: terms without a task, or rows that do not fit it.
+    """
+
+    def __init__(self, party: Party, training: Cases) -> None:
+        self._task, self._party = task_of(party.terms), party
+        local = Local(rate=self._task.rates[0], class_weights=self._task.balanced)
+        classes = len(self._task.classes)
+        super().__init__(self._task.model, training, training, classes, local)
+        self._sum = MaskedSum(party, "rows", rows_parcel(self._task))
+
+    @property
+    def sum(self) -> MaskedSum:
+        """The sum that all hospitals' whitening follows from."""
+        return self._sum
+
+    def contribute(self) -> None:
+        """Add this hospital's counts and moments."""
+        counts = np.bincount(self.training.labels, minlength=len(self._task.classes))
+        moments = sum(part.sum(axis=0) for part in row_moments(self._task.model, self.training.features))
+        self._sum.add({"images": counts, "moments": moments})
+
+    def write(self, target: Path) -> Manifest:
+        """Encrypt the rows under the joint key into a data bundle, which may leave the hospital.
+
+        Raises:
+            FederationError: someone has not contributed yet.
+        """
+        totals = self._sum.total()
+        totals["rows"] = np.array([totals["images"].sum()])
+        self.begin(totals)
+        head, terms = self._task.head, self._party.terms
+        labels = np.eye(len(self._task.classes))[self.training.labels] - 0.5
+        encoded = Encoded(self._weights * labels, self._weights * head.coefficients[:, None, None])
+        features = np.hstack([self._x, np.ones((len(self._x), 1))])
+        blocks = -(-len(features) // terms.checked_layout.rows)
+        layout = replace(terms.checked_layout, row_blocks=max(1, blocks))
+        scaling = Scaling(head.interval, self._task.rates[0], int(totals["rows"][0]))
+        encrypt = self._party.public_key.encrypt
+        parts = (
+            (name, [encrypt(v) for v in vectors])
+            for name, vectors in encode(features, encoded, head, layout, scaling)
+        )
+        manifest = manifest_of(terms, "data", self._party.name, layout_model(layout))
+        return write_bundle(target, manifest, parts)
+
+    def raw(self, head: Floats) -> tuple[Floats, Floats]:
+        """An opened head (columns, lanes) on raw features: weights (classes, features), biases (classes,)."""
+        totals = self._sum.total()
+        totals["rows"] = np.array([totals["images"].sum()])
+        whitening = agreed_whitening(self._task.model, totals)
+        if whitening is None:
+            raise InputError("a task without whitening")
+        scaling = Scaling(self._task.model.interval, self._task.rates[0], int(totals["rows"][0]))
+        weights = head[: whitening.columns, : len(self._task.classes)] * scaling.weight_factor
+        return whitening.fold(weights)
+
+
+def rows_parcel(task: Task) -> Parcel:
+    """What the hospitals sum: cases of each class, and moments of their features."""
+    images = Part("images", len(task.classes), count=True)
+    return Parcel((images, Part("moments", moment_count(task.model), float(task.model.rows))))
+
+
+def write_keys(transcript: Transcript, target: Path) -> Manifest:
+    """The bundle of joint evaluation keys, from public messages: for whoever trains."""
+    relinearisation, galois = transcript.evaluation_keys()
+    terms = transcript.terms
+    manifest = manifest_of(terms, "keys", terms.roster.names[0], terms.layout)
+    parts = [("relinearisation", [relinearisation]), ("galois", list(galois.values()))]
+    return write_bundle(target, manifest, parts)
+
+
+def manifest_of(terms: Terms, kind: Literal["keys", "data"], member: str, layout: LayoutModel) -> Manifest:
+    """A manifest without parts; a joint key's identifier is the beginning of the terms' digest."""
+    return Manifest(
+        kind=kind,
+        study=terms.study,
+        members=list(terms.roster.names),
+        member=member,
+        key=terms.digest.hex()[:32],
+        parameters=terms.parameters,
+        layout=layout,
+        program=terms.program,
+        parts=[],
+    )
+
+
+def task_of(terms: Terms) -> Task:
+    """The terms' task.
+
+    Raises:
+        FederationError: they have none.
+    """
+    if terms.task is None:
+        raise FederationError("these terms do not say what is trained", where="terms")
+    return terms.task
