@@ -69,9 +69,9 @@ NOTES = """
   shared by three sites and hidden by the secure sum; heads take 30 steps, each patient in one with
   probability 0.2.
 * The private network is small and starts from random weights: exact noise is drawn for every parameter, at
-  every site, in every step, at 11 microseconds a value: 5.5 million would take a site a minute a step. It
-  takes 30 steps, each patient in one with probability 0.5. Its rate was chosen on validation scans, which
-  epsilon does not count.
+  every site, in every step, which takes longer than the gradients where there are millions. It takes 30
+  steps, each patient in one with probability 0.5. Its rate was chosen on validation scans, which epsilon
+  does not count.
 * *blind federation*: four rounds; each site's step runs on ciphertexts at a server in another process, at
   128-bit security. *blind steps in clear* are the same steps without encryption.
 * With three sites a secure sum needs all three.

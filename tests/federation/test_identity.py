@@ -20,6 +20,9 @@ def test_a_key_is_kept_for_its_owner_alone(tmp_path, passphrase):
     assert Identity.read(path, passphrase).public == identity.public
     with pytest.raises(KeyFileError, match="no identity can be written"):
         identity.write(path)
+    with pytest.raises(KeyFileError, match="an empty passphrase"):
+        identity.write(tmp_path / "other.pem", "")
+    assert not (tmp_path / "other.pem").exists()
     path.chmod(0o640)
     with pytest.raises(KeyFileError, match="others can read"):
         Identity.read(path, passphrase)

@@ -88,6 +88,13 @@ class TestBeforeAnyoneSends:
         with refused("asks for 7 or more"):
             made.members[1].advertise(made.session(threshold=6))
 
+    @pytest.mark.parametrize(
+        "changed", [{"round": -1}, {"attempt": 1 << 31}, {"length": 0}, {"threshold": 0}, {"threshold": 6}]
+    )
+    def test_values_that_cannot_be(self, group, changed):
+        with refused("cannot be"):
+            group(5).session(**changed)
+
     def test_too_few_members(self, group):
         made = group(3, Policy(fewest=4))
         with refused("takes part among 4"):
@@ -307,6 +314,20 @@ class TestBadMembers:
         run.server.survivors()
         with refused("after its stage"):
             run.server.receive_masked(5, masked)
+
+    def test_a_wrong_signature_of_who_survived(self, run):
+        run.mask()
+        other = run.members[1].agree(run.session, run.survivors).model_copy(update={"signature": bytes(64)})
+        run.server.receive_consent(1, other.to_bytes())
+        for n in (2, 3, 4, 5):
+            run.server.receive_consent(n, run.members[n].agree(run.session, run.survivors).to_bytes())
+        consents = run.server.consents()
+        assert list(consents.signatures) == [2, 3, 4, 5]
+        for n in (2, 3, 4, 5):
+            run.server.receive_opening(n, run.members[n].open(run.session, consents).to_bytes())
+        # Its vector had arrived, so it counts.
+        assert run.total().members == (1, 2, 3, 4, 5)
+        assert run.server.excluded == {1: "a wrong signature of who survived"}
 
     def test_an_outsider(self, run):
         run.advertise()
