@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from blindtune.cli import render
-from blindtune.cli.options import Json, Security
+from blindtune.cli.options import Json, Security, Study, number
 
 if TYPE_CHECKING:
     from blindtune.audit.results import AttackResult
@@ -56,6 +56,66 @@ def keys(
         task = shown.add_task("keys", total=None)
         found = audit(
             names, tries, security, lambda done, total: shown.update(task, completed=done, total=total)
+        )
+    tell(found, out, json_)
+
+
+@app.command()
+def membership(
+    study: Study,
+    heads: Annotated[int, typer.Option(help="Shadow heads of each kind.", min=16)] = 256,
+    epsilon: Annotated[
+        list[float] | None, typer.Option(help="Budgets of private heads to attack; may be repeated.")
+    ] = None,
+    out: Results = None,
+    json_: Json = False,
+) -> None:
+    """Does the head tell who was in its training data? The likelihood ratio attack, by patient.
+
+    Shadow heads are trained as the study's head is, each on half of the patients. The attacker knows the
+    patients' embeddings and labels and all heads but the one under attack. A head that memorises its rows
+    is the control.
+    """
+    from blindtune.audit.heads import read_study
+    from blindtune.audit.membership import audit
+    from blindtune.client.study import StudyDirectory
+
+    loaded = read_study(StudyDirectory(study))
+    with render.progress(json_) as shown:
+        task = shown.add_task("shadow heads", total=None)
+        found = audit(
+            loaded,
+            heads,
+            epsilon or [1.0, 3.0, 8.0],
+            lambda done, total: shown.update(task, completed=done, total=total),
+        )
+    tell(found, out, json_)
+
+
+@app.command()
+def dp(
+    epsilon: Annotated[
+        list[float] | None, typer.Option(help="Budgets to audit; may be repeated; 1 and 3.")
+    ] = None,
+    delta: Annotated[float, typer.Option(help="Delta that the training claims.", callback=number)] = 1e-5,
+    canaries: Annotated[int, typer.Option(help="Canaries: more can prove more.", min=1000)] = 2000,
+    out: Results = None,
+    json_: Json = False,
+) -> None:
+    """Does private training hold what it claims? One run with canaries, and three with a planted bug.
+
+    The lower bound on epsilon must not exceed the claim, and must exceed it where noise, clipping or
+    sampling is wrong on purpose.
+    """
+    from blindtune.audit.private import results
+
+    with render.progress(json_) as shown:
+        task = shown.add_task("private steps", total=None)
+        found = results(
+            epsilon or [1.0, 3.0],
+            delta,
+            canaries,
+            lambda done, total: shown.update(task, completed=done, total=total),
         )
     tell(found, out, json_)
 
