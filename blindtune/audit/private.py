@@ -4,8 +4,9 @@
 Canaries stand in for patients: each is put in by a coin of its own, then the head is trained once, by the
 very code of private rounds. An attacker who sees the head guesses for those canaries that it is surest of.
 Each guess is right with probability ``e^ε / (1 + e^ε)`` at most, so that many right guesses prove that ε is
-larger; with so many canaries nothing beyond some ε can be proven, and the control says so. A canary has a direction of feature space for itself, and its gradient is as long as the
-clip: what the head moved in that direction is noise but for that canary.
+larger; with so many canaries nothing beyond some ε can be proven, and the control says so. A canary has a
+direction of feature space for itself, and its gradient is as long as the clip: what the head moved in that
+direction is noise but for that canary.
 """
 
 from __future__ import annotations
@@ -144,7 +145,7 @@ def _bound(m: int, guesses: int, right: int, delta: float, chance: float) -> flo
 
 
 def p_value(m: int, guesses: int, right: int, target: float, delta: float) -> float:
-    """Chance of so many right guesses at most, were the training private: their main theorem, ``m δ`` and all.
+    """Chance of so many right guesses at most, were the training private: the main theorem, with its delta.
 
     Args:
         m: coins.

@@ -60,17 +60,15 @@ def test_noise_of_a_small_budget_hides_the_patients():
 
 
 def test_a_release_tells_what_the_head_tells(study):
-    shown = [
-        attack(decrypted(study, released=r), study.features, study.labels, study.patients, 32).area
-        for r in (0, 1)
-    ]
+    rows = study.features, study.labels, study.patients
+    shown = [attack(decrypted(study, released=r), *rows, heads=32).area for r in (False, True)]
     assert 0.52 < shown[0] < 1
     assert shown[1] == pytest.approx(shown[0], abs=0.05)
 
 
 def test_rates_are_those_of_the_scores():
-    scores = np.array([[4.0, 3.0, 2.0, 1.0]])
-    members = np.array([[True, False, True, False]])
+    scores = np.array([[4.0, 1.0], [3.0, 2.0]])
+    members = np.array([[True, False], [False, True]])
     found = Attacked(scores, members)
     assert found.area == 0.75
     assert found.rate(0.0).value == 0.5
