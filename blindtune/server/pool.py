@@ -24,6 +24,7 @@ from blindtune.server.leases import Claim
 from blindtune.server.logs import ROOT
 from blindtune.server.process import GIVEN_UP, STOPPED
 from blindtune.server.service import Service
+from blindtune.server.training import Executor
 
 POLL = 0.2
 """Seconds between two looks at the queue and the workers."""
@@ -47,10 +48,11 @@ class Pool:
         service: whose data directory no other pool uses.
         workers: jobs at a time.
         cores: threads of each.
+        executor: where they train; see :class:`~blindtune.server.training.Training`.
     """
 
-    def __init__(self, service: Service, workers: int, cores: int) -> None:
-        self._service, self._count, self._cores = service, workers, cores
+    def __init__(self, service: Service, workers: int, cores: int, executor: Executor = "local") -> None:
+        self._service, self._count, self._cores, self._executor = service, workers, cores, executor
         self._host = host_of(service.data_dir)
         self._work = service.data_dir / "work"
         self._workers: list[_Worker] = []
@@ -116,6 +118,7 @@ class Pool:
             "service": self._service.given,
             "claim": asdict(claim),
             "work": str(self._place(claim)),
+            "executor": self._executor,
             "parent": os.getpid(),
         }
         process = subprocess.Popen(

@@ -35,7 +35,7 @@ GIVEN_UP = 3
 """Exit status of a process whose claim is lost, or whose parent is gone."""
 
 UNTOLD = 4
-"""Of one that failed and could not write that down: the job is to go back to the queue."""
+"""Of one that the storage or the cluster failed: the job is to go back to the queue."""
 
 STOPPED = 143
 """Of one that was told to stop, as systemd tells all processes of a service at once."""
@@ -96,10 +96,14 @@ def main() -> int:
     try:
         shutil.rmtree(work, ignore_errors=True)
         work.mkdir(parents=True)
-        Training(service, claim, work, heart).run()
+        Training(service, claim, work, heart, given["executor"]).run()
     except ClaimLost:
         return GIVEN_UP
     except Exception as error:
+        if isinstance(error, StorageError) and not error.full:
+            # It may pass: the next worker goes on from the last step.
+            log.error("a training was broken off", exc_info=error, extra={"fields": {"job": claim.id}})
+            return UNTOLD
         what, remedy = _told(error)
         log.error("a training failed", exc_info=error, extra={"fields": {"job": claim.id}})
         try:

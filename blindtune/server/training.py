@@ -5,9 +5,10 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from sqlalchemy import Connection
 
@@ -19,6 +20,7 @@ from blindtune.kernels.machine import Machine, this_machine
 from blindtune.kernels.products import Grid
 from blindtune.kernels.training import Program, Progress, State, Trainer
 from blindtune.params import Parameters
+from blindtune.server.cluster import cluster
 from blindtune.server.leases import Claim
 from blindtune.server.progress import JobProgress, modulus_bits
 from blindtune.server.service import Service
@@ -27,6 +29,9 @@ from blindtune.wire.bundle import PARTS, Bundle
 from blindtune.wire.checkpoint import checkpoint, inputs_digest, read_checkpoint
 from blindtune.wire.manifest import Manifest
 from blindtune.wire.study import check_study, dumped, load_engine, load_start, load_trainer, write_head
+
+Executor = Literal["local", "ray"]
+"""Where training runs: on this host, or on a Ray cluster."""
 
 
 class ClaimLost(Exception):
@@ -77,10 +82,14 @@ class Training:
     Args:
         work: a directory of this claim's own; the caller removes it.
         pulse: is told where the job stands.
+        executor: ``ray`` spreads the work over the nodes of a cluster.
     """
 
-    def __init__(self, service: Service, claim: Claim, work: Path, pulse: Pulse) -> None:
+    def __init__(
+        self, service: Service, claim: Claim, work: Path, pulse: Pulse, executor: Executor = "local"
+    ) -> None:
         self._service, self._claim, self._work, self._pulse = service, claim, work, pulse
+        self._executor = executor
         self._machine: Machine = this_machine()
         self._spent, self._kept = Spent.of(claim.timing), claim.checkpoint
 
@@ -92,7 +101,10 @@ class Training:
             BlindtuneError: the study cannot be trained.
             OSError: the storage failed.
         """
-        loaded = self._load()
+        with ExitStack() as held:
+            self._train(self._load(held))
+
+    def _train(self, loaded: Loaded) -> None:
         resume = self._resumed(loaded)
         loaded.engine.ledger = self._spent.ledger
         whole = self._machine.total(loaded.planned, loaded.parameters.ring_degree)
@@ -116,7 +128,7 @@ class Training:
         weights = loaded.trainer.train(loaded.program, progressed, loaded.start, keep, resume)
         self._finish(loaded, weights, whole)
 
-    def _load(self) -> Loaded:
+    def _load(self, held: ExitStack) -> Loaded:
         claim, began = self._claim, time.perf_counter()
         keys, data, start = self._service.studies.bundles(claim.tenant, claim.study, self._work / "study")
         parameters, program = keys.manifest.checked_parameters, keys.manifest.checked_program
@@ -127,13 +139,18 @@ class Training:
         verified = time.perf_counter()
         layout = check_study(keys.manifest, [b.manifest for b in data])
         engine = load_engine(keys, claim.cores)
-        # What training will need is taken beside the loading: too little is found out now, not half way.
-        with ThreadPoolExecutor(1) as ahead:
-            reserved = ahead.submit(engine.reserve, cost.working_bytes(layout, program, parameters))
-            counted = self._counter("load", program, parameters, data)
-            trainer = load_trainer(engine, layout, data, counted, threads=claim.cores)
-            first = load_start(engine, layout, start) if start else None
-            reserved.result()
+        counted = self._counter("load", program, parameters, data)
+        if self._executor == "ray":
+            spread = held.enter_context(cluster(engine, layout, keys))
+            spread.load(program, data, counted)
+            trainer = Trainer(spread)
+        else:
+            # What training will need is taken beside the loading: too little is found out now, not half way.
+            with ThreadPoolExecutor(1) as ahead:
+                reserved = ahead.submit(engine.reserve, cost.working_bytes(layout, program, parameters))
+                trainer = load_trainer(engine, layout, data, counted, threads=claim.cores)
+                reserved.result()
+        first = load_start(engine, layout, start) if start else None
         planned = cost.count(layout, program, parameters)
         self._spent.verifying, self._spent.loading = verified - began, time.perf_counter() - verified
         return Loaded(

@@ -79,9 +79,14 @@ def load_start(engine: Engine, layout: Layout, start: Bundle) -> list[list[Ciphe
 def load_engine(keys: Bundle, cores: int = 1) -> Engine:
     """An evaluation engine from a bundle of keys, on so many threads."""
     m = keys.manifest
-    p, wanted = m.checked_parameters, m.keys
-    galois = dict(zip(galois_elements(wanted, p.ring_degree), keys.items("galois"), strict=True))
-    return evaluation_engine(p, wanted, next(keys.items("relinearisation")), galois, cores=cores)
+    return evaluation_engine(m.checked_parameters, m.keys, *key_items(keys), cores=cores)
+
+
+def key_items(keys: Bundle) -> tuple[bytes, dict[int, bytes]]:
+    """The relinearisation key, and the Galois keys by Galois element."""
+    m = keys.manifest
+    elements = galois_elements(m.keys, m.checked_parameters.ring_degree)
+    return next(keys.items("relinearisation")), dict(zip(elements, keys.items("galois"), strict=True))
 
 
 def load_trainer(
