@@ -17,6 +17,7 @@ from blindtune.cli import (
     hospital,
     inversion,
     privacy,
+    privacy_report,
     results,
 )
 
@@ -47,5 +48,6 @@ app.add_typer(privacy.app, name="dp")
 app.add_typer(federate.app, name="federate")
 audit.app.command()(inversion.inversion)
 audit.app.command()(embedding.embedding)
+audit.app.command()(privacy_report.report)
 app.add_typer(audit.app, name="audit")
 app.add_typer(audit_log.app, name="audit-log")

@@ -42,6 +42,7 @@ def inversion(
     delta: Annotated[float, typer.Option(help="Delta of the budgets.", min=1e-12, max=0.1)] = 1e-4,
     iterations: Annotated[int, typer.Option(help="Of each search.", min=2, max=100_000)] = 160,
     restarts: Annotated[int, typer.Option(help="Searches; the best one counts.", min=1, max=100)] = 1,
+    control_only: Annotated[bool, typer.Option(help="One image without protection, nothing else.")] = False,
     seed: Annotated[int, typer.Option(help="Of the network's weights and the patients.", min=0)] = 0,
     out: Out = None,
     json_: Json = False,
@@ -62,7 +63,7 @@ def inversion(
     setting = Setting(network, kind, mode, side, images, Strength(iterations, restarts), seed)
     budgets = [8.0, 3.0, 1.0] if epsilon is None else epsilon
     noises = [(e, noise_for(e, delta, sampling=sampling, count=steps)) for e in budgets]
-    protections = sights(batch, [3, 10] if sites is None else sites, noises)
+    protections = sights(batch, [3, 10] if sites is None else sites, noises)[: 1 if control_only else None]
     state = None
     if out is not None:
         state = out / "state"

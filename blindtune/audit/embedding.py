@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from blindtune.audit.decoder import Convolutional, Linear
 from blindtune.audit.observed import Sight
-from blindtune.audit.quality import judged, mean, nearest
+from blindtune.audit.quality import judged, nearest
 from blindtune.audit.results import AttackResult, proportion, versions
 from blindtune.audit.scans import Pixels, Scans
 from blindtune.client.features import load_scan
@@ -113,7 +113,7 @@ def attack_gradients(
                 what,
                 {
                     "embeddings revealed exactly": proportion(exact[what.name], len(groups)),
-                    "relative error of the closest": mean(errors),
+                    "relative error of the closest, median": Figure(float(np.median(errors))),
                     "nearest embedding is one of the batch": proportion(hits, len(groups)),
                     CHANCE: Figure(what.together / len(held)),
                 },

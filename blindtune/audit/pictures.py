@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from textwrap import fill
 
 import numpy as np
 from numpy.typing import NDArray
 
 from blindtune.files import whole_file, writing
 
-_SHOWN, _GAP, _LABEL = 96, 6, 150
+_SHOWN, _GAP, _LABEL, _WORDS = 96, 6, 150, 20
 
 
 def side_by_side(path: Path, rows: Mapping[str, NDArray[np.floating]], most: int = 8) -> None:
@@ -32,11 +33,11 @@ def side_by_side(path: Path, rows: Mapping[str, NDArray[np.floating]], most: int
     pen, font = ImageDraw.Draw(canvas), ImageFont.load_default(13)
     for line, (label, images) in enumerate(rows.items()):
         top = line * step + _GAP
-        words = label.replace(", ", ",\n")
+        words = fill(label, _WORDS)
         pen.multiline_text((_GAP, top + _SHOWN / 2), words, fill=0, font=font, anchor="lm")
         for at, image in enumerate(images[:columns]):
             grey = Image.fromarray(np.rint(np.clip(image, 0, 1) * 255).astype(np.uint8))
             canvas.paste(grey.resize((_SHOWN, _SHOWN), Image.Resampling.NEAREST), (_LABEL + at * step, top))
     with writing("the picture", path.name), whole_file(path) as partial:
-        # Sixteen greys halve the file and are enough to see what was rebuilt.
+        # Few greys make a small file, and are enough to see what was rebuilt.
         canvas.quantize(32).save(partial, format="PNG", optimize=True)

@@ -50,7 +50,7 @@ def render(template: str, study: Mapping[str, Any], **context: Any) -> str:
         title=study["title"],
         summary=study.get("summary") or "",
         notes=study.get("notes") or [],
-        provenance=_sections(study.get("provenance") or {}),
+        provenance=sections(study.get("provenance") or {}),
         **context,
     )
 
@@ -94,8 +94,8 @@ def _source(name: str) -> str:
     return resources.files(__package__).joinpath(name).read_text(encoding="utf-8")
 
 
-def _sections(provenance: Mapping[str, Any]) -> list[tuple[str, list[tuple[str, str]]]]:
-    """Loose entries first, under no heading, then each nested mapping under its own."""
+def sections(provenance: Mapping[str, Any]) -> list[tuple[str, list[tuple[str, str]]]]:
+    """Facts as text, by section: loose entries first, under no heading, then each nested mapping."""
     loose = [(name, _text(one)) for name, one in provenance.items() if not isinstance(one, dict)]
     nested = [
         (name, [(key, _text(one)) for key, one in section.items()])

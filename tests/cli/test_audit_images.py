@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from blindtune.audit.results import read_results
+from blindtune.audit.results import read_results, write_results
 
 LITTLE = ("--sites", 3, "--epsilon", 8)
 
@@ -43,3 +43,18 @@ def test_an_audit_writes_results_and_pictures(blindtune, scans, tmp_path, comman
 )
 def test_what_does_not_fit_is_one_line(blindtune, arguments, words):
     blindtune("audit", *arguments).refused(words)
+
+
+def test_a_report_of_results_and_a_study(blindtune, study, tmp_path):
+    results = tmp_path / "results.json"
+    write_results(results, [])
+    out = tmp_path / "report"
+    ran = blindtune("audit", "report", "--study", study, "--out", out, "--json")
+    assert ran.code == 0, ran.err
+    told = json.loads(ran.out)
+    assert told["promises"][0]["kept"]
+    assert told["configuration"]["Encrypted training"]["level of security"] == "128-bit"
+    assert "opaque-lung" not in ran.out + (out / "privacy.html").read_text()
+    blindtune("audit", "report").refused("nothing to report on")
+    blindtune("audit", "report", results).refused("no attack results")
+    blindtune("audit", "report", tmp_path / "nothing.json").refused("no results here")
