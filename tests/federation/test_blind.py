@@ -107,7 +107,8 @@ def test_a_private_one_step_head_under_encryption_costs_what_a_gaussian_costs(st
         clear.begin(totals)
         total += clear.whole_slope(made.start)
     noise = coordinator.values + 4.0 * total / patients
-    assert noise.std() == pytest.approx(4.0 * 2 * 6 / patients, rel=6 / np.sqrt(2 * len(noise)))
+    # Of fifteen values: beyond these bounds once in ten million.
+    assert 0.2 < noise.std() / (4.0 * 2 * 6 / patients) < 2.5
 
 
 def test_a_steps_error_is_far_below_its_bound(study, tmp_path):

@@ -55,7 +55,8 @@ def test_blind_rounds_over_a_network_tell_sanitised_weights_only(network, tmp_pa
     # As far from the steps in clear as the noise that hides the decryption's error, and no nearer.
     hiding = np.sqrt(12 * len(wanted)) * 2**15 * learners["site-0"].outsourced.error
     apart = (coordinator.values - wanted).std()
-    assert apart == pytest.approx(hiding * np.linalg.norm(shares), rel=6 / np.sqrt(2 * len(wanted)))
+    # Of fifteen values: beyond these bounds once in ten million.
+    assert 0.2 < apart / (hiding * np.linalg.norm(shares)) < 2.5
 
 
 def test_private_rounds_over_a_network_are_charged_and_refused_as_in_one_process(network):
