@@ -133,9 +133,24 @@ def overhead(parameters: int, parties: int, gone: int) -> dict[str, Any]:
 
 
 def render(found: dict[str, Any]) -> str:
-    """The page."""
-    measured, drawn = found["overhead"], found["sessions"]
-    m, n = measured["machine"], drawn["machine"]
+    """The page, with the parts that were measured."""
+    text = "# Secure aggregation\n\nWritten by `python -m benchmarks.secagg`.\n"
+    if "overhead" in found:
+        text += _overhead(found["overhead"])
+    if "sessions" in found:
+        drawn = found["sessions"]
+        m = drawn["machine"]
+        text += (
+            f"\n{drawn['sessions']:,} sessions of 3 to 7 hospitals drawn by Hypothesis, dropouts at any "
+            f"stage (in {drawn['dropouts']:,}), {drawn['values']:,} values in all: every sum is the plain "
+            f"sum modulo 2^32, and within its bound of the floats'. "
+            f"Python {m['python']}, commit {m['commit']}.\n"
+        )
+    return text
+
+
+def _overhead(measured: dict[str, Any]) -> str:
+    m = measured["machine"]
     heads = ["hospitals", "dropped", "threshold", "a hospital, s", "the server, s", "plain average, s"]
     heads += ["sent by a hospital, bytes", "in clear, bytes", "largest error", "bound"]
     rows = [
@@ -152,14 +167,9 @@ def render(found: dict[str, Any]) -> str:
         for r in measured["rows"]
     ]
     return (
-        "# Secure aggregation\n\n"
-        f"Written by `python -m benchmarks.secagg`. {measured['parameters']:,} values in [-1, 1] on one core "
-        f"of {m['cpu']}, Python {m['python']}, commit {m['commit']}; computing alone, no network. "
-        "`plain average` is the same vectors added in clear, by all hospitals together.\n\n"
-        + table(heads, rows)
-        + f"\n\n{drawn['sessions']:,} sessions of 3 to 7 hospitals drawn by Hypothesis, dropouts "
-        f"at any stage (in {drawn['dropouts']:,}), {drawn['values']:,} values in all: every sum is the plain "
-        f"sum modulo 2^32, and within its bound of the floats'. Python {n['python']}, commit {n['commit']}.\n"
+        f"\n{measured['parameters']:,} values in [-1, 1] on one core of {m['cpu']}, Python {m['python']}, "
+        f"commit {m['commit']}; computing alone, no network. `plain average` is the same vectors added in "
+        f"clear, by all hospitals together.\n\n{table(heads, rows)}\n"
     )
 
 
