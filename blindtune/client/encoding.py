@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,16 +30,26 @@ class Scaling:
         interval: P, the polynomial's interval.
         rate: the first learning rate; the others enter through their coefficient sets.
         rows: training rows of all members.
+        stretch: c, a further factor on the data. Weights then lie at ``1 / c`` and residuals at ``1 / c²``
+            of their size, and the steps stay the same.
     """
 
     interval: float
     rate: float
     rows: int
+    stretch: float = 1.0
+
+    @classmethod
+    def balanced(cls, interval: float, rate: float, rows: int) -> Scaling:
+        """Data and residuals (of a half) at one size: where a fresh ciphertext's error is large, as under a
+        joint key, the gradient then has least of it."""
+        plain = cls(interval, rate, rows)
+        return replace(plain, stretch=(0.5 / plain.alpha) ** (1 / 3))
 
     @property
     def alpha(self) -> float:
         """The factor on the data."""
-        return math.sqrt(self.rate / (2 * self.interval * self.rows))
+        return self.stretch * math.sqrt(self.rate / (2 * self.interval * self.rows))
 
     @property
     def weight_factor(self) -> float:
@@ -82,7 +92,7 @@ def encode(
             lanes = slice(k * layout.lanes, (k + 1) * layout.lanes)
             for i in range(layout.row_blocks):
                 rows = slice(i * layout.rows, (i + 1) * layout.rows)
-                factor = rate / scaling.rate
+                factor = rate / scaling.rate / scaling.stretch**2
                 used = terms[: head.program.terms]
                 yield f"residual-{s}-{k}-{i}", [pack_lanes(factor * t[rows, lanes], layout) for t in used]
 

@@ -42,9 +42,9 @@ def study(head, outputs, seed=0):
     return x, head.encode(labels, outputs, offset)
 
 
-def trained(head, outputs, layout, x, encoded):
+def trained(head, outputs, layout, x, encoded, scaled=Scaling):
     """The head (columns, K) from encoded slots on the clear engine."""
-    scaling = Scaling(head.interval, head.learning_rates[0], ROWS)
+    scaling = scaled(head.interval, head.learning_rates[0], ROWS)
     program = head.program
     # Primes this long drift below 1e-6.
     parameters = ParametersLiteral(1024, program.levels, 50, 58, 58, security=0).checked()
@@ -112,6 +112,16 @@ def test_training_is_the_same_as_in_clear(head, outputs, layout):
     assert wanted.inside(head)
     found = trained(head, outputs, layout, x, encoded)
     np.testing.assert_allclose(found, wanted.weights, atol=2e-5 * np.abs(wanted.weights).max())
+
+
+def test_balanced_scaling_trains_the_same_head():
+    head = one_vs_rest(degree=3, learning_rates=(4.0, 3.0))
+    x, encoded = study(head, 3)
+    found = trained(head, 3, LANES, x, encoded, Scaling.balanced)
+    wanted = rehearse(x, encoded, head).weights
+    np.testing.assert_allclose(found, wanted, atol=2e-5 * np.abs(wanted).max())
+    scaling = Scaling.balanced(head.interval, 4.0, ROWS)
+    assert scaling.alpha == pytest.approx(0.5 / scaling.stretch**2)
 
 
 @pytest.mark.parametrize("rates", [(4.0,), (4.0, 4.0), (4.0, 2.0)])

@@ -71,7 +71,7 @@ class JointRows(HeadLearner):
         features = np.hstack([self._x, np.ones((len(self._x), 1))])
         blocks = -(-len(features) // terms.checked_layout.rows)
         layout = replace(terms.checked_layout, row_blocks=max(1, blocks))
-        scaling = Scaling(head.interval, self._task.rates[0], int(totals["rows"][0]))
+        scaling = scaling_of(self._task, int(totals["rows"][0]))
         encrypt = self._party.public_key.encrypt
         parts = (
             (name, [encrypt(v) for v in vectors])
@@ -87,9 +87,14 @@ class JointRows(HeadLearner):
         whitening = agreed_whitening(self._task.model, totals)
         if whitening is None:
             raise InputError("a task without whitening")
-        scaling = Scaling(self._task.model.interval, self._task.rates[0], int(totals["rows"][0]))
+        scaling = scaling_of(self._task, int(totals["rows"][0]))
         weights = head[: whitening.columns, : len(self._task.classes)] * scaling.weight_factor
         return whitening.fold(weights)
+
+
+def scaling_of(task: Task, rows: int) -> Scaling:
+    """How numbers are scaled with so many rows of all hospitals."""
+    return Scaling.balanced(task.model.interval, task.rates[0], rows)
 
 
 def rows_parcel(task: Task) -> Parcel:
