@@ -19,6 +19,7 @@ from blindtune.cli import (
     privacy,
     privacy_report,
     results,
+    tokens,
 )
 
 app = typer.Typer(
@@ -51,3 +52,4 @@ audit.app.command()(embedding.embedding)
 audit.app.command()(privacy_report.report)
 app.add_typer(audit.app, name="audit")
 app.add_typer(audit_log.app, name="audit-log")
+app.add_typer(tokens.app, name="tokens")

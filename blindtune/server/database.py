@@ -16,7 +16,7 @@ from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from alembic.util.exc import CommandError
-from sqlalchemy import Connection, Engine, create_engine, event, select, text
+from sqlalchemy import Connection, Engine, create_engine, event, inspect, select, text
 from sqlalchemy.engine import make_url
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, SQLAlchemyError
@@ -193,6 +193,11 @@ def _upgrade(connection: Connection) -> None:
     )
     if found == scripts.get_current_head():
         return
+    if found is None and inspect(connection).get_table_names():
+        raise InputError(
+            "the database holds something else than a blindtune server's tables",
+            remedy="Give an empty one, or another data directory.",
+        )
     try:
         if found is not None:
             scripts.get_revision(found)

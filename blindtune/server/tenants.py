@@ -11,8 +11,8 @@ import hmac
 import re
 import secrets
 import time
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
 from typing import Literal
 
 from sqlalchemy import Connection, RowMapping, delete, func, insert, select, update
@@ -73,7 +73,10 @@ class Tenants:
     # Tenants
 
     def make(self, name: str, quota: Quota | None = None) -> str:
-        """Make a tenant, or give an existing one another quota; its identifier.
+        """The identifier of the tenant of a name, which is made if there is none.
+
+        Args:
+            quota: of a tenant that is made.
 
         Raises:
             InputError: not a name.
@@ -82,19 +85,21 @@ class Tenants:
             raise InputError(
                 "a tenant's name has 1 to 32 of a-z, 0-9 and hyphens", remedy="Choose another --tenant."
             )
-        limits = quota or Quota()
-        new = {"max_bytes": limits.max_bytes, "max_jobs": limits.max_jobs, "max_cores": limits.max_cores}
         with self._database.transaction() as db:
             found = db.execute(select(tenants.c.id).where(tenants.c.name == name)).scalar()
             if found is not None:
-                if quota is not None:
-                    db.execute(update(tenants).where(tenants.c.id == found).values(new))
-                    audit.append(db, "tenant.changed", found)
                 return str(found)
             identifier = secrets.token_hex(8)
-            db.execute(insert(tenants).values(id=identifier, name=name, created=time.time(), **new))
+            limits = asdict(quota or Quota())
+            db.execute(insert(tenants).values(id=identifier, name=name, created=time.time(), **limits))
             audit.append(db, "tenant.made", identifier)
             return identifier
+
+    def limit(self, tenant: str, limits: Mapping[str, int]) -> None:
+        """Change some of a tenant's quotas, by the names of :class:`Quota`'s fields."""
+        with self._database.transaction() as db:
+            db.execute(update(tenants).where(tenants.c.id == tenant).values(dict(limits)))
+            audit.append(db, "tenant.changed", tenant)
 
     def names(self) -> dict[str, str]:
         """Every tenant's name, by its identifier."""

@@ -8,7 +8,7 @@ import threading
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from sqlalchemy import insert, select, text
+from sqlalchemy import create_engine, insert, select, text
 
 from blindtune.errors import InputError, StorageError
 from blindtune.server.database import Database, lock_tenant
@@ -32,6 +32,15 @@ def test_opened_again_nothing_changes_and_a_later_one_is_refused(database, datab
         db.execute(text("UPDATE alembic_version SET version_num = 'from the future'"))
     again.close()
     with pytest.raises(InputError, match="later version"):
+        Database(database_url)
+
+
+def test_a_database_of_something_else_is_left_alone(database_url):
+    engine = create_engine(database_url)
+    with engine.begin() as db:
+        db.execute(text("CREATE TABLE studies (id TEXT)"))
+    engine.dispose()
+    with pytest.raises(InputError, match="something else"):
         Database(database_url)
 
 

@@ -17,7 +17,7 @@ from blindtune.server.jobs import Jobs
 from blindtune.server.studies import Studies
 from blindtune.server.tables import blobs, jobs, parts
 from blindtune.server.tables import studies as table
-from blindtune.server.tenants import Quota, Tenants
+from blindtune.server.tenants import Tenants
 from blindtune.wire.bundle import Bundle, write_bundle
 from blindtune.wire.manifest import parse_manifest
 
@@ -172,7 +172,7 @@ def test_data_packed_in_another_way_make_no_study(place, study, make_study):
 
 
 def test_a_manifest_takes_room_too(place, study):
-    place.tenants.make("north", Quota(max_bytes=100))
+    place.tenants.limit(place.north, {"max_bytes": 100})
     with pytest.raises(QuotaError, match="MB are left"):
         place.send(place.north, study.keys())
     assert place.studies.status(place.north, study.id) is None
