@@ -13,13 +13,24 @@ def serve(
     data_dir: Annotated[Path, typer.Option(help="Where studies are kept; made if missing.")],
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port; 0 takes a free one.", min=0, max=65535)] = 8400,
+    workers: Annotated[int, typer.Option(help="Trainings at a time.", min=1)] = 1,
     cores: Annotated[
-        int | None, typer.Option(help="Cores a training may use; all by default.", min=1)
+        int | None, typer.Option(help="Cores a training may use; all shared out by default.", min=1)
+    ] = None,
+    database: Annotated[
+        str | None, typer.Option(help="URL of a PostgreSQL database; else SQLite in DATA_DIR.")
+    ] = None,
+    blobs: Annotated[
+        str | None, typer.Option(help="Address of blob storage, as fsspec has it; else DATA_DIR/blobs.")
+    ] = None,
+    keep_days: Annotated[
+        float | None, typer.Option(help="Delete studies that nothing was done with for so long.", min=0.01)
     ] = None,
 ) -> None:
     """Run the training server. It never holds a secret key.
 
-    The bearer token comes from BLINDTUNE_TOKEN; without it, DATA_DIR/token is made on the first start.
+    Who may use it: blindtune tokens. For one tenant alone the token can come from BLINDTUNE_TOKEN; without
+    any, the first start makes one in DATA_DIR/token.
     """
     from blindtune.cli.render import console
     from blindtune.server.run import serve as run
@@ -34,6 +45,16 @@ def serve(
             soft_wrap=True,
         )
 
-    run(data_dir, host=host, port=port, token=None, cores=cores, ready=ready)
-    # It returns after Ctrl-C only, once a running study is queued again.
+    run(
+        data_dir,
+        host=host,
+        port=port,
+        workers=workers,
+        cores=cores,
+        database=database,
+        blobs=blobs,
+        keep_days=keep_days,
+        ready=ready,
+    )
+    # It returns after Ctrl-C only, once running jobs are queued again.
     raise KeyboardInterrupt

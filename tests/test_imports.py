@@ -12,7 +12,12 @@ import pytest
 
 import blindtune.server
 
-SERVER = [f"blindtune.server.{m.name}" for m in pkgutil.iter_modules(blindtune.server.__path__)]
+SERVER = [
+    m.name
+    for m in pkgutil.walk_packages(blindtune.server.__path__, "blindtune.server.")
+    # Alembic runs it, with a context of its own.
+    if m.name != "blindtune.server.migrations.env"
+]
 HEAVY = {
     "torch",
     "tenseal",
@@ -53,7 +58,7 @@ def test_the_package_itself_is_light() -> None:
 
 
 def test_the_server_reaches_neither_torch_nor_the_secret_key() -> None:
-    assert "blindtune.server.app" in SERVER
+    assert "blindtune.server.api.app" in SERVER
     loaded = modules_after("import " + ", ".join(SERVER))
     assert set(SERVER) <= loaded
     assert not {"torch", "timm", "sklearn", "pydicom", "blindtune.he.secret", "blindtune.client"} & loaded

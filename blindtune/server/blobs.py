@@ -1,7 +1,7 @@
 """Contents by their SHA-256, each tenant's apart: in a directory, or wherever fsspec reads and writes.
 
 A blob is written once and never changed. Which blobs there ought to be is the database's to say
-(:mod:`blindtune.server.store`).
+(:mod:`blindtune.server.contents`).
 """
 
 from __future__ import annotations

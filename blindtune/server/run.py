@@ -1,27 +1,36 @@
-"""The server in the foreground: one process for HTTP and the queue, one more for each training."""
+"""The server in the foreground: one process for HTTP, which starts one more for each training."""
 
 from __future__ import annotations
 
+import asyncio
+import logging
 import os
-import secrets
 import socket
+import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager, closing, suppress
 from pathlib import Path
 
 import uvicorn
 from fastapi import FastAPI
 from starlette.concurrency import run_in_threadpool
 
-from blindtune.errors import InputError, RemoteError
-from blindtune.files import exclusive
-from blindtune.server.app import create_app
-from blindtune.server.queue import Queue
-from blindtune.server.store import Store
+from blindtune.errors import InputError, RemoteError, StorageError
+from blindtune.files import exclusive, write_secret
+from blindtune.server.api.app import create_app
+from blindtune.server.logs import ROOT
+from blindtune.server.pool import Pool
+from blindtune.server.service import Service
+from blindtune.server.tenants import DEFAULT, TENANT_SCOPES
 from blindtune.server.warm import warming
+from blindtune.server.watch import Watched
 
 TOKEN = "BLINDTUNE_TOKEN"  # noqa: S105 - the name of a variable
 SHORTEST_TOKEN = 16
+SWEEP = 3600.0
+"""Seconds between two sweeps of what is no longer wanted."""
+
+log = logging.getLogger(ROOT)
 
 
 def serve(
@@ -29,75 +38,104 @@ def serve(
     host: str = "127.0.0.1",
     port: int = 8400,
     token: str | None = None,
+    workers: int = 1,
     cores: int | None = None,
+    database: str | None = None,
+    blobs: str | None = None,
+    keep_days: float | None = None,
     insecure: bool = False,
     ready: Callable[[int], None] | None = None,
 ) -> None:
-    """Serve until SIGINT or SIGTERM; a running study then stays queued.
+    """Serve until SIGINT or SIGTERM; running jobs then go back to the queue, with the steps they have done.
 
     Args:
         data_dir: made if absent.
         port: 0 for any free one.
-        token: else from ``BLINDTUNE_TOKEN``, else from ``data_dir/token``, which is made at first.
-        cores: threads of a training; all cores if None.
+        token: of the tenant ``default``; else from ``BLINDTUNE_TOKEN``. Without either the first start
+            makes one and writes it to ``data_dir/token``.
+        workers: trainings at a time on this host.
+        cores: threads of each; all cores shared out if None.
+        database: URL of a PostgreSQL database; SQLite in the data directory if None.
+        blobs: an address of fsspec's; a directory in the data directory if None.
+        keep_days: studies that nothing was done with for so long are deleted; never if None.
         insecure: accept test parameters without a security level.
         ready: called with the real port once the server answers.
 
     Raises:
         InputError: the directory cannot be used or is in use, or the token is too short.
+        StorageError: the database cannot be reached.
         RemoteError: the address cannot be listened at.
     """
-    store = Store(data_dir, insecure=insecure)
-    cores = cores or os.cpu_count() or 1
+    secret = token or os.environ.get(TOKEN)
+    if secret is not None and (len(secret) < SHORTEST_TOKEN or not secret.isascii()):
+        raise InputError(
+            f"the token has fewer than {SHORTEST_TOKEN} characters, or others than ASCII",
+            remedy=f"Leave {TOKEN} unset and one is made in the data directory.",
+        )
+    service = Service.open(data_dir, database, blobs, insecure=insecure)
     busy = InputError("another server uses this data directory", where=str(data_dir), remedy="Stop it first.")
-    with exclusive(data_dir / "lock", busy), _listen(host, port) as listening:
-        secret = token or os.environ.get(TOKEN) or read_token(data_dir)
-        if len(secret) < SHORTEST_TOKEN or not secret.isascii():
-            raise InputError(
-                f"the token has fewer than {SHORTEST_TOKEN} characters, or others than ASCII",
-                remedy=f"Leave {TOKEN} unset and one is made in the data directory.",
-            )
-        queue = Queue(store, cores)
+    with closing(service), exclusive(data_dir / "lock", busy), _listen(host, port) as listening:
+        let_in(service, secret)
+        pool = Pool(service, workers, cores or max(1, (os.cpu_count() or 1) // workers))
         real_port = listening.getsockname()[1]
 
         @asynccontextmanager
         async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-            await run_in_threadpool(queue.start)
+            await run_in_threadpool(pool.start)
+            sweeping = asyncio.create_task(_sweep(service, keep_days))
             if ready is not None:
                 ready(real_port)
             yield
-            await run_in_threadpool(queue.stop)
+            sweeping.cancel()
+            await run_in_threadpool(pool.stop)
 
-        app = create_app(store, secret, lifespan=lifespan)
+        app = create_app(service, lifespan=lifespan, stopping=lambda: server.should_exit)
         config = uvicorn.Config(
-            app,
+            Watched(app, app.state.metrics),
             log_level="error",
             access_log=False,
             server_header=False,
             ws="none",
+            limit_concurrency=1000,
             timeout_keep_alive=75,
             timeout_graceful_shutdown=5,
         )
+        server = uvicorn.Server(config)
         with warming(), suppress(KeyboardInterrupt):
-            uvicorn.Server(config).run(sockets=[listening])
+            server.run(sockets=[listening])
 
 
-def read_token(data_dir: Path) -> str:
-    """The token of a data directory, made at first; readable by its owner only.
+def let_in(service: Service, secret: str | None) -> None:
+    """See to it that somebody is let in: by the token given, or by one that the first start makes.
 
     Raises:
-        InputError: it cannot be read or written.
+        InputError: the file with the first token cannot be written.
     """
-    path = data_dir / "token"
+    tenants, file = service.tenants, service.data_dir / "token"
+    if secret is not None:
+        tenants.set_given(tenants.make(DEFAULT), secret)
+        return
+    if (default := tenants.find(DEFAULT)) is not None:
+        tenants.set_given(default, None)
+    now = time.time()
+    if any(t["revoked"] is None and (t["expires"] or now + 1) > now for t in tenants.tokens()):
+        return
+    _, text = tenants.issue(tenants.make(DEFAULT), TENANT_SCOPES, label="made at the first start")
     try:
-        with (
-            suppress(FileExistsError),
-            open(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "w") as f,
-        ):
-            f.write(secrets.token_urlsafe(32) + "\n")
-        return path.read_text().strip()
+        file.unlink(missing_ok=True)
+        write_secret(file, f"{text}\n".encode())
     except OSError as error:
-        raise InputError("the token file cannot be read", where=str(path)) from error
+        raise InputError("the token file cannot be written", where=str(file)) from error
+
+
+async def _sweep(service: Service, keep_days: float | None) -> None:
+    while True:
+        try:
+            await run_in_threadpool(service.sweep, keep_days)
+        except (OSError, StorageError) as error:
+            # The next one may find the disk or the database better.
+            log.error("a sweep failed", exc_info=error)
+        await asyncio.sleep(SWEEP)
 
 
 def _listen(host: str, port: int) -> socket.socket:

@@ -12,7 +12,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, asynccontextmanager, contextmanager
+from contextlib import AbstractContextManager, asynccontextmanager, closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -20,6 +20,7 @@ import numpy as np
 import psycopg
 import pytest
 import uvicorn
+from fastapi import FastAPI
 from numpy.typing import NDArray
 
 from blindtune.he.secret import SecretKey
@@ -27,10 +28,10 @@ from blindtune.kernels.layout import Layout
 from blindtune.kernels.packing import pack_block, pack_lanes, pack_weights, unpack_weights
 from blindtune.kernels.training import Program
 from blindtune.params import ParametersLiteral
-from blindtune.server.app import create_app
+from blindtune.server.api.app import create_app
 from blindtune.server.database import Database
-from blindtune.server.queue import Queue
-from blindtune.server.store import Store
+from blindtune.server.pool import Pool
+from blindtune.server.service import Service
 from blindtune.wire.bundle import Bundle, write_bundle
 from blindtune.wire.manifest import Manifest, layout_model, parameters_model, program_model
 
@@ -208,29 +209,9 @@ def database(database_url: str) -> Iterator[Database]:
     opened.close()
 
 
-@dataclass
-class Running:
-    """A server in this process: its address, and the store beneath it."""
-
-    url: str
-    store: Store
-    token: str = TOKEN
-
-
 @contextmanager
-def run_server(data_dir: Path, port: int = 0, training: bool = True) -> Iterator[Running]:
-    store = Store(data_dir, insecure=True)
-    queue = Queue(store, cores=1)
-
-    @asynccontextmanager
-    async def lifespan(_):
-        if training:
-            queue.start()
-        yield
-        if training:
-            queue.stop()
-
-    app = create_app(store, TOKEN, lifespan=lifespan)
+def serving(app: FastAPI, port: int = 0) -> Iterator[str]:
+    """An application in this process; its address."""
     config = uvicorn.Config(
         app, port=port, log_level="error", access_log=False, timeout_graceful_shutdown=1, ws="none"
     )
@@ -241,11 +222,39 @@ def run_server(data_dir: Path, port: int = 0, training: bool = True) -> Iterator
         assert thread.is_alive()
         time.sleep(0.01)
     try:
-        real = server.servers[0].sockets[0].getsockname()[1]
-        yield Running(f"http://127.0.0.1:{real}", store)
+        yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
     finally:
         server.should_exit = True
         thread.join()
+
+
+@dataclass
+class Running:
+    """A server in this process: its address, what it works with, and the tenant of its token."""
+
+    url: str
+    service: Service
+    tenant: str
+    token: str = TOKEN
+
+
+@contextmanager
+def run_server(data_dir: Path, port: int = 0, training: bool = True) -> Iterator[Running]:
+    service = Service.open(data_dir, insecure=True)
+    pool = Pool(service, workers=1, cores=1)
+    tenant = service.tenants.make("default")
+    service.tenants.set_given(tenant, TOKEN)
+
+    @asynccontextmanager
+    async def lifespan(_):
+        if training:
+            pool.start()
+        yield
+        if training:
+            pool.stop()
+
+    with closing(service), serving(create_app(service, lifespan=lifespan), port) as url:
+        yield Running(url, service, tenant)
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from fastapi import Path as PathParameter
 from fastapi.responses import Response
 from starlette.concurrency import run_in_threadpool
 
-from blindtune.server.api.asking import Here, Idempotent, Submitter
+from blindtune.server.api.asking import Anyone, Here, Idempotent, Submitter
 from blindtune.server.api.problems import CHECKSUM_MISMATCH, NOT_FOUND, Refused, documented
 from blindtune.server.contents import Upload
 from blindtune.server.receiving import Receiver, finish
@@ -28,7 +28,7 @@ BLOCK = 1 << 20
 _TUS = {"Tus-Resumable": VERSION}
 
 
-def _versioned(request: Request) -> None:
+def _versioned(request: Request, caller: Anyone) -> None:
     if request.headers.get("tus-resumable") != VERSION:
         raise Refused(412, f"Tus-Resumable is not {VERSION}", "Speak tus 1.0.")
 

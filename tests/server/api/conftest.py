@@ -1,4 +1,4 @@
-"""The application in this process, asked without a network; tenants north and south, and an operator."""
+"""A server in this process that trains nothing; tenants north and south, and an operator."""
 
 from __future__ import annotations
 
@@ -9,9 +9,7 @@ from pathlib import Path
 
 import httpx
 import pytest
-from fastapi.testclient import TestClient
 
-from blindtune.server.api.app import create_app
 from blindtune.server.service import Service
 from blindtune.wire.bundle import Bundle
 
@@ -22,7 +20,7 @@ APPEND = {**TUS, "Content-Type": "application/offset+octet-stream"}
 class Caller:
     """Somebody with a token."""
 
-    def __init__(self, http: TestClient, token: str) -> None:
+    def __init__(self, http: httpx.Client, token: str) -> None:
         self._http, self.token = http, token
 
     def ask(self, method: str, path: str, **given) -> httpx.Response:
@@ -66,23 +64,22 @@ class Api:
     """The application, and who asks it."""
 
     service: Service
-    http: TestClient
+    http: httpx.Client
     north: Caller
     south: Caller
     operator: Caller
 
 
 @pytest.fixture
-def api(tmp_path):
-    service = Service.open(tmp_path / "server", insecure=True)
-    with TestClient(create_app(service), raise_server_exceptions=False) as http:
+def api(idle_server):
+    service = idle_server.service
+    with httpx.Client(base_url=idle_server.url, timeout=60) as http:
         callers = []
         for name in ("north", "south"):
             tenant = service.tenants.make(name)
             callers.append(Caller(http, service.tenants.issue(tenant, ["read", "submit"])[1]))
         operator = Caller(http, service.tenants.issue(None, ["operator"])[1])
         yield Api(service, http, *callers, operator)
-    service.close()
 
 
 @pytest.fixture
