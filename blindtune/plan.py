@@ -40,18 +40,25 @@ class Plan:
     Attributes:
         rows: training rows of all members together; private, not on the wire.
         columns: whitened features, bias included.
-        outputs: heads trained.
+        outputs: heads trained, those of all settings.
+        settings: of a grid that are trained side by side; else one.
     """
 
     rows: int
     columns: int
     outputs: int
+    settings: int
     head: str
     parameters: Parameters
     layout: Layout
     program: Program
     cost: cost.Cost
     machine: Machine
+
+    @property
+    def ciphertexts(self) -> int:
+        """Ciphertexts that are uploaded: rows, targets and coefficients."""
+        return self.layout.data_ciphertexts + cost.residual_ciphertexts(self.layout, self.program)
 
     @property
     def seconds(self) -> float:
@@ -65,6 +72,7 @@ class Plan:
             "rows": self.rows,
             "columns": self.columns,
             "outputs": self.outputs,
+            "settings": self.settings,
             "head": self.head,
             "security": p.security_name,
             "ring_degree": p.ring_degree,
@@ -79,6 +87,7 @@ class Plan:
             "column_blocks": list(x.widths),
             "weight_blocks": x.weight_blocks,
             "baby_steps": x.baby,
+            "ciphertexts": self.ciphertexts,
             "rotation_keys": len(x.keys().rotations),
             "upload_bytes": self.cost.upload_bytes,
             "key_bytes": self.cost.key_bytes,
@@ -112,8 +121,8 @@ def plan(
     Args:
         rows: training rows of all members.
         columns: whitened features, bias included.
-        outputs: heads to train: classes, labels, or configurations of them.
-        head: its program gives steps and degree.
+        outputs: heads to train: classes or labels.
+        head: its program gives steps and degree; a grid's settings are trained side by side.
         member_rows: rows of each member; each starts its own row block.
         security: 128, 192 or 256 bits.
         lanes: fix the lanes (a power of two) instead of choosing them.
@@ -131,7 +140,8 @@ def plan(
     members = member_rows or (rows,)
     if sum(members) != rows or min(members) < 1:
         raise PlanError("the members' rows do not add up to the study's")
-    program = head.program
+    program, settings = head.program, len(head.settings)
+    outputs *= settings
     chosen = parameters or smallest_parameters(program.levels, security)
     if chosen.levels < program.levels:
         raise PlanError(
@@ -161,7 +171,7 @@ def plan(
             f"{predicted.upload_bytes / 2**30:.1f} GiB to upload, the limit is {upload_limit / 2**30:.1f}",
             remedy="Use fewer rows or directions.",
         )
-    return Plan(rows, columns, outputs, head.name, chosen, best, program, predicted, machine)
+    return Plan(rows, columns, outputs, settings, head.name, chosen, best, program, predicted, machine)
 
 
 def smallest_parameters(

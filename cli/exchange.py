@@ -18,7 +18,8 @@ from blindtune.cli.options import Json, PlainHttp, Server, Study, TokenFile
 
 if TYPE_CHECKING:
     from blindtune.client.remote import Remote, Status
-    from blindtune.client.study import Settings, StudyDirectory
+    from blindtune.client.settings import Settings
+    from blindtune.client.study import StudyDirectory
     from blindtune.wire.manifest import Manifest
 
 

@@ -11,13 +11,24 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from blindtune.cli import render
-from blindtune.cli.options import Degree, HeadName, Json, MachineFile, Memory, Security, Steps, number
+from blindtune.cli.options import (
+    Degree,
+    GridText,
+    HeadName,
+    Json,
+    MachineFile,
+    Memory,
+    Security,
+    Steps,
+    number,
+)
 
 if TYPE_CHECKING:
     from blindtune.client.study import StudyDirectory
     from blindtune.imaging import Embeddings
     from blindtune.kernels.machine import Machine
     from blindtune.models.heads import Head
+    from blindtune.plan import Plan
 
 
 def keygen(
@@ -62,6 +73,7 @@ def plan(
     head: HeadName = "auto",
     steps: Steps = None,
     degree: Degree = 7,
+    grid: GridText = None,
     security: Security = 128,
     lanes: Annotated[
         int | None, typer.Option(help="Fix the lanes, a power of two, instead of choosing them.", min=1)
@@ -83,16 +95,17 @@ def plan(
         from blindtune.imaging import load_embeddings
 
         loaded = load_embeddings(data)
-        made = _head(head, outputs_of(loaded.classes), steps, degree)
+        made = _head(head, outputs_of(loaded.classes), steps, degree, grid)
         prepared = prepare(loaded, head=made, **options)
-        planned = prepared.plan
+        planned, alone = prepared.plan, prepared.alone
         rehearsal = _rehearsal(prepared)
     else:
         from blindtune.plan import plan as make
 
         outputs = 1 if classes == 2 else classes
-        planned = make(rows, features + 1, outputs, _head(head, outputs, steps, degree), **options)
-    found = {**planned.to_json(), **rehearsal}
+        made = _head(head, outputs, steps, degree, grid)
+        planned, alone = (make(rows, features + 1, outputs, h, **options) for h in (made, made.settings[0]))
+    found = {**planned.to_json(), **_side_by_side(planned, alone), **rehearsal}
     if json_:
         render.print_json(found)
         return
@@ -117,6 +130,7 @@ def encrypt(
     head: HeadName = "auto",
     steps: Steps = None,
     degree: Degree = 7,
+    grid: GridText = None,
     directions: Annotated[
         int | None, typer.Option(help="Whitened directions; chosen on validation.", min=1)
     ] = None,
@@ -165,7 +179,7 @@ def encrypt(
         started = time.perf_counter()
         data, origin = _load(scans, labels, backbone, weights, directory, json_)
         embedded = time.perf_counter()
-        made = _head(head, outputs_of(data.classes), steps, degree)
+        made = _head(head, outputs_of(data.classes), steps, degree, grid)
         parameters = secret.parameters if secret else None
         if release:
             parameters = release_parameters(made.program.levels, security)
@@ -195,6 +209,7 @@ def encrypt(
         "classes": ", ".join(settings.classes),
         "training_rows": len(data.indices("train")),
         "outputs": settings.outputs,
+        **_side_by_side(prepared.plan, prepared.alone),
         **_rehearsal(prepared),
         "security": settings.security,
         "ring_degree": prepared.plan.parameters.ring_degree,
@@ -326,10 +341,24 @@ def _encrypt(
         return made
 
 
-def _head(name: str, outputs: int, steps: int | None, degree: int) -> Head:
+def _head(name: str, outputs: int, steps: int | None, degree: int, grid: list[str] | None) -> Head:
     from blindtune.models.builtin import head_for
+    from blindtune.models.grid import read_grid
 
-    return head_for(name, outputs, degree=degree, **({"steps": steps} if steps else {}))
+    made = head_for(name, outputs, degree=degree, **({"steps": steps} if steps else {}))
+    return read_grid(made, grid) if grid else made
+
+
+def _side_by_side(planned: Plan, alone: Plan) -> dict[str, Any]:
+    """What the settings of a grid cost beside a single one."""
+    if planned.settings == 1:
+        return {}
+    return {
+        "settings_side_by_side": planned.settings,
+        "ciphertexts": planned.ciphertexts,
+        "ciphertexts_of_one_setting": alone.ciphertexts,
+        "predicted_seconds_of_one_setting": round(alone.seconds, 2),
+    }
 
 
 def _rehearsal(prepared: Any) -> dict[str, Any]:

@@ -33,6 +33,13 @@ MachineFile = Annotated[
         "--machine", help="The server's machine file, from blindtune bench, for the predicted time."
     ),
 ]
+GridText = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--grid",
+        help="Settings side by side: rate=3,6 or shrinkage=0,0.01 or weights=balanced,equal; repeatable.",
+    ),
+]
 HeadName = Annotated[str, typer.Option("--head", help="auto, logistic, one-vs-rest, softmax or ridge.")]
 PlainHttp = Annotated[bool, typer.Option(help="Allow http to another machine: the token is readable.")]
 Server = Annotated[str | None, typer.Option(help="The server's URL; remembered by submit.")]

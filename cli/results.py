@@ -11,6 +11,7 @@ from blindtune.cli import render
 from blindtune.cli.options import Json, Study
 
 if TYPE_CHECKING:
+    from blindtune.client.decrypt import Opened
     from blindtune.imaging import Embeddings
     from blindtune.report import Predictions, Result
 
@@ -44,12 +45,26 @@ def decrypt(
         "head": str(directory.head),
         "calibration": opened.head.provenance["calibration"],
         "weights_differ_from_clear_by": f"{100 * opened.deviation:.3f} %",
+        **_choice(opened),
         "next": f"blindtune evaluate {study}",
     }
     if json_:
-        render.print_json({**told, "deviation": opened.deviation})
+        render.print_json({**told, "deviation": opened.deviation, **opened.head.provenance.get("grid", {})})
     else:
         render.rows("Decrypted head", [(k.replace("_", " "), str(v)) for k, v in told.items()])
+
+
+def _choice(opened: Opened) -> dict[str, str]:
+    """Which setting of a grid was chosen, and why."""
+    if len(opened.candidates) == 1:
+        return {}
+    from blindtune.models.grid import named
+
+    found = {
+        f"setting {n}": f"{named(c.setting)}: validation loss {c.loss:.4f}"
+        for n, c in enumerate(opened.candidates)
+    }
+    return {**found, "chosen": f"setting {opened.chosen}, the least loss on validation rows"}
 
 
 def release(
@@ -80,12 +95,15 @@ def evaluate(
     """Evaluate on the test split, beside the same steps in clear and the converged plaintext head."""
     from blindtune.client.evaluate import SHOWN, evaluate_study, study_summary
     from blindtune.client.study import StudyDirectory
+    from blindtune.models.linear import LinearHead
     from blindtune.report import terminal_table, write_report
 
     directory = StudyDirectory(study)
     settings = directory.settings()
     results = evaluate_study(directory)
-    json_path, html_path = write_report(directory.report, study_summary(settings), results)
+    json_path, html_path = write_report(
+        directory.report, study_summary(settings, LinearHead.load(directory.head)), results
+    )
     if predictions is not None:
         _write_heads(results, directory.embeddings(), predictions)
     if json_:

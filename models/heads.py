@@ -24,6 +24,7 @@ from blindtune.kernels.training import Program
 Floats = NDArray[np.float64]
 Kind = Literal["binary", "multiclass", "multilabel", "regression"]
 DEGREES = tuple(DEPTH)
+MOST_SHRINKAGE = 1.0
 STEEPEST = 1.1
 """Largest residual of a class against the rest: target and polynomial, each about a half."""
 
@@ -71,7 +72,9 @@ class Head:
         degree: of ``p``: 1, 3, 5 or 7.
         interval: P, the largest |logit| on which ``p`` is fitted; training must not leave it.
         learning_rates: one a step.
-        decay: L2 penalty on the whitened weights; ``retain = 1 - lr · decay``.
+        decay: L2 penalty on the whitened weights; ``retain = 1 - lr · decay``, which is public.
+        shrinkage: penalty on the mean square of the logits, encrypted within the linear coefficient; on
+            whitened features about what an L2 penalty is.
         balanced: weigh each output's positive and negative rows equally.
         momentum: factor on the previous change of the weights, reached over the first steps.
         started: whether training starts from encrypted weights instead of zero.
@@ -88,14 +91,23 @@ class Head:
     balanced: bool = True
     momentum: float = 0.0
     started: bool = False
+    shrinkage: float = 0.0
 
     def __post_init__(self) -> None:
         if self.degree not in DEGREES:
             raise PlanError(f"a residual polynomial of degree {self.degree}", remedy="Use 1, 3, 5 or 7.")
-        if not self.learning_rates or min(self.learning_rates) <= 0 or self.interval <= 0 or self.decay < 0:
+        positive = self.learning_rates and all(0 < rate < np.inf for rate in self.learning_rates)
+        if not positive or self.interval <= 0 or self.decay < 0:
             raise PlanError("learning rates and interval must be positive, decay not negative")
+        if not 0 <= self.shrinkage <= MOST_SHRINKAGE:
+            raise PlanError(f"a shrinkage of {self.shrinkage:g}", remedy=f"Use 0 to {MOST_SHRINKAGE:g}.")
         if not 0 <= self.momentum < 1:
             raise PlanError(f"a momentum of {self.momentum:g}", remedy="Use 0 or more, below 1.")
+
+    @property
+    def settings(self) -> tuple[Head, ...]:
+        """Settings of the head that are trained side by side: this one."""
+        return (self,)
 
     @property
     def steps(self) -> int:
@@ -146,7 +158,9 @@ class Head:
             InputError: labels that do not fit the head.
         """
         y, s = self.weigh(labels, outputs)
-        return Encoded(s * y, s * self.coefficients[:, None, None])
+        coefficients = s * self.coefficients[:, None, None]
+        coefficients[0] += self.shrinkage
+        return Encoded(s * y, coefficients)
 
     def weigh(self, labels: NDArray[Any], outputs: int) -> tuple[Floats, Floats]:
         """Targets Y and sample weights S, both (n, K); each output's weights average to one.

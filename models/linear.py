@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from blindtune.errors import InputError, ModelError
 from blindtune.models.heads import Start
-from blindtune.models.softmax import probabilities, step_length
+from blindtune.models.softmax import log_loss, probabilities, step_length
 from blindtune.models.whitening import Whitening
 
 Floats = NDArray[np.float64]
@@ -61,6 +61,16 @@ class LinearHead:
             return probabilities(z)
         p = 0.5 * (1 + np.tanh(z / 2))
         return np.hstack([1 - p, p]) if self.kind == "binary" else np.asarray(p)
+
+    def loss(self, embeddings: NDArray[np.floating], labels: NDArray[Any]) -> float:
+        """Mean log loss on rows (n, d), over labels for ``multilabel``; mean squared error for regression."""
+        z = self.logits(embeddings)
+        if self.kind == "regression":
+            return float(np.mean((z - labels.reshape(len(z), -1)) ** 2))
+        if self.kind == "multiclass":
+            return log_loss(z, labels)
+        sign = np.where(labels.reshape(len(z), -1) > 0, 1.0, -1.0)
+        return float(np.mean(np.logaddexp(0.0, -sign * z)))
 
     def save(self, directory: Path) -> None:
         """Write ``head.safetensors`` and ``head.json``; both appear whole."""

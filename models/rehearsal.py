@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from blindtune.errors import PlanError
+from blindtune.models.grid import named, told
 from blindtune.models.heads import Encoded, Head, Start
 from blindtune.models.whitening import Spectrum, Whitening
 
@@ -28,10 +29,12 @@ class Rehearsal:
     Attributes:
         weights: (columns, K) on whitened features.
         largest: the largest |logit| that each step's polynomial met.
+        where: the output that each was of.
     """
 
     weights: Floats
     largest: tuple[float, ...]
+    where: tuple[int, ...] = ()
 
     def inside(self, head: Head) -> bool:
         """Whether every logit stayed on the interval; degree 1 has none to leave, but may diverge."""
@@ -42,12 +45,14 @@ class Rehearsal:
 def rehearse(features: Floats, encoded: Encoded, head: Head) -> Rehearsal:
     """Run a head's steps on whitened features (n, columns) with what is encrypted beside them."""
     w = before = np.zeros((features.shape[1], encoded.targets.shape[1]))
-    largest = []
+    largest, where = [], []
     program = head.program
     momentum = program.momentum or (0.0,) * program.steps
     for step, rate in enumerate(head.learning_rates):
         z = features @ w
-        largest.append(float(np.abs(z).max(initial=0.0)))
+        furthest = np.abs(z).max(axis=0, initial=0.0)
+        where.append(int(furthest.argmax()))
+        largest.append(float(furthest.max()))
         square = z * z
         value = np.zeros_like(z)
         for c in encoded.coefficients[::-1]:
@@ -55,8 +60,9 @@ def rehearse(features: Floats, encoded: Encoded, head: Head) -> Rehearsal:
         gradient = features.T @ (encoded.targets - value * z) / len(features)
         before, w = w, program.retain[step] * w + momentum[step] * (w - before) + rate * gradient
         if not np.isfinite(w).all() or np.abs(w).max() > 1e6:
-            return Rehearsal(np.nan_to_num(w), (*largest, float("inf")))
-    return Rehearsal(w, tuple(largest))
+            wild = int(np.abs(np.nan_to_num(w, nan=np.inf)).max(axis=0).argmax())
+            return Rehearsal(np.nan_to_num(w), (*largest, float("inf")), (*where, wild))
+    return Rehearsal(w, tuple(largest), tuple(where))
 
 
 def refuse_outside(rehearsal: Rehearsal, head: Head) -> None:
@@ -71,15 +77,24 @@ def refuse_outside(rehearsal: Rehearsal, head: Head) -> None:
     if head.degree == 1:
         step = int(np.argmax(np.isinf(largest))) + 1
         raise PlanError(
-            f"the rehearsal diverges in step {step}",
+            f"the rehearsal{_setting(rehearsal, head, step)} diverges in step {step}",
             remedy="Lower the learning rate, raise epsilon, or use fewer directions.",
         )
     step = int(np.argmax(largest > head.interval)) + 1
     raise PlanError(
-        f"the rehearsal leaves the polynomial's interval in step {step}: the largest |logit| is "
-        f"{rehearsal.largest[step - 1]:.1f}, the polynomial is fitted up to {head.interval:g}",
+        f"the rehearsal{_setting(rehearsal, head, step)} leaves the polynomial's interval in step {step}: "
+        f"the largest |logit| is {rehearsal.largest[step - 1]:.1f}, the polynomial is fitted up to "
+        f"{head.interval:g}",
         remedy="Lower the learning rate, raise epsilon or the interval, or use fewer directions.",
     )
+
+
+def _setting(rehearsal: Rehearsal, head: Head, step: int) -> str:
+    """Which of several settings did it."""
+    if len(head.settings) == 1:
+        return ""
+    chosen = head.settings[rehearsal.where[step - 1] * len(head.settings) // rehearsal.weights.shape[1]]
+    return f" with {named(told(chosen))}"
 
 
 @dataclass(frozen=True)

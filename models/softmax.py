@@ -79,7 +79,8 @@ class SoftmaxHead(Head):
                 "the linear discriminant in clear settles every training row: there is nothing to train",
                 remedy="Use --head one-vs-rest.",
             )
-        return Encoded((targets - p) / largest, (DIAGONAL * p * (1 - p) / largest)[None])
+        bent = DIAGONAL * p * (1 - p) + self.shrinkage
+        return Encoded((targets - p) / largest, (bent / largest)[None])
 
     def adapted(self, features: Floats, encoded: Encoded, rate: float) -> Head:
         """The learning rate relative to the largest curvature on these rows."""

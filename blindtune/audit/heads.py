@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from blindtune.client.flood import LEAST_BITS
-from blindtune.client.study import Settings, StudyDirectory
+from blindtune.client.settings import Settings
+from blindtune.client.study import StudyDirectory
 from blindtune.errors import InputError
 from blindtune.federation.agreement import HeadModel, Local, Privacy
 from blindtune.federation.contributions import known

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from blindtune import __version__
 from blindtune.client.encoding import Scaling, decode
-from blindtune.client.study import Settings, StudyDirectory
+from blindtune.client.settings import Settings
+from blindtune.client.study import StudyDirectory
 from blindtune.errors import BundleError, EngineError, InputError, KeyFileError
 from blindtune.he.secret import SecretKey
 from blindtune.kernels.packing import Slots
@@ -21,19 +24,47 @@ Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Opened:
-    """A decrypted head.
+class Candidate:
+    """A setting's head.
 
     Attributes:
+        setting: what tells it from others; empty for a single one.
         head: linear on raw embeddings, calibrated.
         uncalibrated: the same without calibration.
-        deviation: largest difference of a weight from the same steps in clear, relative to the largest
-            weight there. Noise leaves well under a hundredth; more means that the server did something else.
+        loss: log loss of ``head`` on the validation rows; mean squared error for regression.
     """
 
+    setting: dict[str, Any]
     head: LinearHead
     uncalibrated: LinearHead
+    loss: float
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A decrypted head, or those of several settings.
+
+    Attributes:
+        candidates: one a setting.
+        chosen: number of the one with the least loss on validation rows, the first of equals.
+        deviation: largest difference of a weight from the same steps in clear, relative to the setting's
+            largest weight there. Noise leaves well under a hundredth; more means that the server did
+            something else.
+    """
+
+    candidates: tuple[Candidate, ...]
+    chosen: int
     deviation: float
+
+    @property
+    def head(self) -> LinearHead:
+        """The chosen head, calibrated."""
+        return self.candidates[self.chosen].head
+
+    @property
+    def uncalibrated(self) -> LinearHead:
+        """The same without calibration."""
+        return self.candidates[self.chosen].uncalibrated
 
 
 TRUSTED_DEVIATION = 0.05
@@ -49,10 +80,39 @@ def open_head(directory: StudyDirectory, key: SecretKey) -> Opened:
     """
     settings = directory.settings()
     bundle = checked_head(directory, settings, key)
-    weights = open_weights(bundle, key, settings.scaling, settings.columns, settings.outputs)
+    weights = open_weights(bundle, key, settings.scaling, settings.columns, settings.heads)
     _, rehearsed = directory.whitening()
-    deviation = float(np.abs(weights - rehearsed).max() / max(np.abs(rehearsed).max(), 1e-12))
-    return Opened(*finish(directory, settings, weights, "encrypted"), deviation)
+    pairs = zip(settings.split(weights), settings.split(rehearsed), strict=True)
+    deviation = max(float(np.abs(w - r).max() / max(np.abs(r).max(), 1e-12)) for w, r in pairs)
+    candidates, chosen = choose(directory, settings, weights, "encrypted")
+    if settings.grid:
+        told = [{**c.setting, "validation_loss": c.loss} for c in candidates]
+        candidates[chosen] = _told(candidates[chosen], {"chosen": chosen, "settings": told})
+    return Opened(tuple(candidates), chosen, deviation)
+
+
+def choose(
+    directory: StudyDirectory, settings: Settings, weights: Floats, how: str
+) -> tuple[list[Candidate], int]:
+    """The heads of all settings, and the number of the best on validation rows.
+
+    Args:
+        weights: of all settings on whitened features (columns, G · K).
+    """
+    data = directory.embeddings()
+    held = data.indices("val")
+    found = []
+    for setting, part in zip(settings.grid or ({},), settings.split(weights), strict=True):
+        head, plain = finish(directory, settings, part, how, setting)
+        found.append(Candidate(setting, head, plain, head.loss(data.features[held], data.labels[held])))
+    return found, min(range(len(found)), key=lambda n: found[n].loss)
+
+
+def _told(candidate: Candidate, grid: dict[str, Any]) -> Candidate:
+    """A candidate whose heads say what they were chosen from."""
+    heads = (candidate.head, candidate.uncalibrated)
+    head, plain = (replace(h, provenance={**h.provenance, "grid": grid}) for h in heads)
+    return replace(candidate, head=head, uncalibrated=plain)
 
 
 def checked_head(directory: StudyDirectory, settings: Settings, key: SecretKey) -> Bundle:
@@ -104,9 +164,17 @@ def open_weights(bundle: Bundle, key: SecretKey, scaling: Scaling, columns: int,
 
 
 def finish(
-    directory: StudyDirectory, settings: Settings, weights: Floats, how: str
+    directory: StudyDirectory,
+    settings: Settings,
+    weights: Floats,
+    how: str,
+    setting: Mapping[str, Any] | None = None,
 ) -> tuple[LinearHead, LinearHead]:
-    """Unwhiten and calibrate weights on whitened features: the calibrated head and the plain one."""
+    """Unwhiten and calibrate weights on whitened features: the calibrated head and the plain one.
+
+    Args:
+        setting: of a grid, that the weights are of.
+    """
     whitening, _ = directory.whitening()
     data = directory.embeddings()
     held = data.indices("val")
@@ -116,7 +184,7 @@ def finish(
 
     def head(calibration: Calibration) -> LinearHead:
         layer = calibration.fold(weight, bias)
-        provenance = _provenance(settings, how, calibration.mode)
+        provenance = _provenance(settings, how, calibration.mode, setting or {})
         return LinearHead(*layer, settings.classes, settings.kind, settings.backbone, provenance)
 
     # With a start, the length of the step was fitted to the same rows already.
@@ -126,14 +194,23 @@ def finish(
     return head(fitted), head(identity(settings.outputs))
 
 
-def _provenance(settings: Settings, how: str, calibration: str) -> dict[str, object]:
+def _provenance(
+    settings: Settings, how: str, calibration: str, setting: Mapping[str, Any]
+) -> dict[str, object]:
+    own = dict(settings.head)
+    if setting:
+        own |= {
+            "learning_rates": [setting["learning_rate"]] * settings.head["steps"],
+            "shrinkage": setting["shrinkage"],
+            "balanced": setting["weights"] == "balanced",
+        }
     return {
         "trained": how,
         "calibration": calibration,
         "security": settings.security,
         "members": len(settings.members),
         "blindtune": __version__,
-        **settings.head,
+        **own,
     }
 
 

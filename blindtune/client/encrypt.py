@@ -16,13 +16,15 @@ from blindtune.client.encoding import Scaling, encode
 from blindtune.client.flood import expected, flood, refuse_imprecise
 from blindtune.client.prepare import Prepared
 from blindtune.client.releases import Journal
-from blindtune.client.study import Settings, StudyDirectory
+from blindtune.client.settings import Settings
+from blindtune.client.study import StudyDirectory
 from blindtune.client.workers import cores, ordered
 from blindtune.errors import KeyFileError
 from blindtune.he.secret import SecretKey
 from blindtune.kernels.layout import Layout
 from blindtune.kernels.packing import Slots
 from blindtune.kernels.training import Program
+from blindtune.models.grid import told
 from blindtune.models.heads import Encoded, Head
 from blindtune.wire.bundle import write_bundle
 from blindtune.wire.manifest import Manifest, expected_parts, layout_model, parameters_model, program_model
@@ -106,6 +108,7 @@ def encrypt_study(
             "learning_rates": list(head.learning_rates),
             "decay": head.decay,
             "balanced": head.balanced,
+            "shrinkage": head.shrinkage,
             "momentum": head.momentum,
             "directions": choice.whitening.columns - 1,
             "epsilon": choice.whitening.epsilon,
@@ -118,6 +121,7 @@ def encrypt_study(
         security=key.parameters.security_name,
         notes=notes,
         release=asdict(planned) if planned else None,
+        grid=tuple(told(s) for s in head.settings) if len(head.settings) > 1 else (),
     )
     reference = None
     if planned and len(members) == 1:

@@ -9,8 +9,10 @@ import numpy as np
 from blindtune import __version__
 from blindtune.client.decrypt import finish
 from blindtune.client.prepare import ENOUGH_ROWS
-from blindtune.client.study import Settings, StudyDirectory
-from blindtune.errors import InputError
+from blindtune.client.settings import Settings
+from blindtune.client.study import StudyDirectory
+from blindtune.errors import InputError, ModelError
+from blindtune.models.grid import named
 from blindtune.models.linear import LinearHead
 from blindtune.report import Result, converged_softmax
 
@@ -38,10 +40,11 @@ def evaluate_study(directory: StudyDirectory, *, resamples: int = 1000) -> dict[
     test = data.indices("test")
     if not len(test):
         raise InputError("no test rows", remedy="Give a split with test rows in the labels.")
-    _, rehearsed = directory.whitening()
+    encrypted = LinearHead.load(directory.head)
+    rehearsed = settings.split(directory.whitening()[1])[chosen(settings, encrypted)]
     clear, _ = finish(directory, settings, rehearsed, "in clear")
     heads = {
-        ENCRYPTED: LinearHead.load(directory.head),
+        ENCRYPTED: encrypted,
         UNCALIBRATED: LinearHead.load(directory.head / "uncalibrated"),
         CLEAR: clear,
     }
@@ -72,9 +75,30 @@ def evaluate_study(directory: StudyDirectory, *, resamples: int = 1000) -> dict[
     }
 
 
-def study_summary(settings: Settings) -> dict[str, object]:
-    """What the report says about a study; nothing about patients."""
+def chosen(settings: Settings, head: LinearHead) -> int:
+    """Which setting of a grid a decrypted head is of.
+
+    Raises:
+        ModelError: it does not say, or is of another study.
+    """
+    if not settings.grid:
+        return 0
+    told = head.provenance.get("grid")
+    number = told.get("chosen") if isinstance(told, dict) else None
+    if not isinstance(number, int) or not 0 <= number < len(settings.grid):
+        raise ModelError("a head that is not of this grid", where="head", remedy="Decrypt it again.")
+    return number
+
+
+def study_summary(settings: Settings, head: LinearHead) -> dict[str, object]:
+    """What the report says about a study; nothing about patients.
+
+    Args:
+        head: decrypted; says what it was chosen from.
+    """
     h = settings.head
+    # Of a grid, what the chosen setting has of its own.
+    own = {k: head.provenance.get(k, v) for k, v in h.items()}
     return {
         "title": "Encrypted head training",
         "summary": (
@@ -89,7 +113,19 @@ def study_summary(settings: Settings) -> dict[str, object]:
                 "security": settings.security,
             },
             "Backbone": {k: str(v) for k, v in settings.backbone.items()} or {"features": "ready embeddings"},
-            "Head": {k: (str(v) if isinstance(v, list) else v) for k, v in h.items()},
+            "Head": {k: (str(v) if isinstance(v, list) else v) for k, v in own.items()},
+            **_grid(settings, head),
             "Software": {"blindtune": __version__},
         },
     }
+
+
+def _grid(settings: Settings, head: LinearHead) -> dict[str, dict[str, str]]:
+    """What the settings of a grid came to on validation rows, and which was chosen."""
+    if not settings.grid:
+        return {}
+    best, found = chosen(settings, head), {}
+    for number, told in enumerate(head.provenance["grid"]["settings"]):
+        mark = ": chosen, the least" if number == best else ""
+        found[named(told)] = f"{told['validation_loss']:.4f}{mark}"
+    return {"Settings of the grid, loss on validation rows": found}

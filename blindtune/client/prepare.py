@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from blindtune.errors import InputError
+from blindtune.errors import InputError, PlanError
 from blindtune.imaging import Embeddings
 from blindtune.models.builtin import head_for
 from blindtune.models.calibration import calibrate
+from blindtune.models.grid import split
 from blindtune.models.heads import Head
 from blindtune.models.linear import assemble
 from blindtune.models.rehearsal import Choice, tune
@@ -36,14 +37,17 @@ class Prepared:
         data: embeddings, labels, splits.
         choice: whitening, head and rehearsal.
         plan: parameters, packing, cost.
+        alone: what one setting would take by itself, for a grid of several; else ``plan``.
         outputs: K.
-        accuracy: validation accuracy of the same steps in clear, calibrated; None for regression.
+        accuracy: validation accuracy of the same steps in clear, calibrated, of the best setting; None for
+            regression.
         converged: that of the converged plaintext head; None for many rows, where it takes minutes.
     """
 
     data: Embeddings
     choice: Choice
     plan: Plan
+    alone: Plan
     outputs: int
     accuracy: float | None
     converged: float | None
@@ -63,7 +67,8 @@ def prepare(
     """Choose by cross-validation on the training and validation splits, rehearse, then plan.
 
     Args:
-        head: without one, the built-in for so many classes.
+        head: without one, the built-in for so many classes. The settings of a
+            :func:`~blindtune.models.grid.grid` are encrypted side by side, on one whitening.
         directions, epsilons, rates: what to try; sensible grids without them.
         on_fold: called with folds done and in all.
         planning: further arguments of :func:`blindtune.plan.plan`.
@@ -82,6 +87,8 @@ def prepare(
     if head is None:
         head = head_for("auto", outputs)
     _refuse_missing_class(data.labels[held], data.classes)
+    if rates and len({s.learning_rates for s in head.settings}) > 1:
+        raise PlanError("learning rates beside those of a grid", remedy="Name them in the grid only.")
     x = data.features.astype(np.float64)
     choice = tune(
         x,
@@ -94,12 +101,20 @@ def prepare(
         owner,
         directions=directions or default_directions(x.shape[1]),
         epsilons=epsilons or EPSILONS,
-        rates=rates or (head.learning_rates[:1] if head.degree == 1 else RATES),
+        rates=rates or _rates(head),
         on_done=on_fold,
     )
-    planned = plan(len(train), choice.whitening.columns, outputs, choice.head, **planning)
+    size = len(train), choice.whitening.columns, outputs
+    planned = plan(*size, choice.head, **planning)
+    alone = planned if planned.settings == 1 else plan(*size, choice.head.settings[0], **planning)
     accuracy, converged = _compare(choice, (x[train], data.labels[train]), (x[held], data.labels[held]))
-    return Prepared(data, choice, planned, outputs, accuracy, converged)
+    return Prepared(data, choice, planned, alone, outputs, accuracy, converged)
+
+
+def _rates(head: Head) -> Sequence[float]:
+    """Learning rates worth trying in clear: none but its own for a head that has them, or a grid of them."""
+    several = len({s.learning_rates for s in head.settings}) > 1
+    return head.learning_rates[:1] if head.degree == 1 or several else RATES
 
 
 def folds_of(data: Embeddings) -> list[tuple[NDArray[np.intp], NDArray[np.intp]]]:
@@ -151,15 +166,21 @@ def _compare(
         return None, None
     from blindtune.report import converged_softmax
 
-    weight, bias = assemble(choice.whitening, choice.start, choice.rehearsal.weights, *held)
-    logits = held[0] @ weight.T + bias
-    if choice.start is None:
-        logits = calibrate(logits, held[1], choice.head.kind).apply(logits)
-    own = accuracy(logits, held[1])
+    own = max(
+        _accuracy(choice, part, held) for part in split(choice.rehearsal.weights, len(choice.head.settings))
+    )
     if len(train[0]) > ENOUGH_ROWS:
         return own, None
     reference = converged_softmax(*train, *held, weights=None).logits(held[0])
     return own, accuracy(reference.reshape(len(held[0]), -1), held[1])
+
+
+def _accuracy(choice: Choice, weights: Floats, held: tuple[Floats, NDArray[Any]]) -> float:
+    weight, bias = assemble(choice.whitening, choice.start, weights, *held)
+    logits = held[0] @ weight.T + bias
+    if choice.start is None:
+        logits = calibrate(logits, held[1], choice.head.kind).apply(logits)
+    return accuracy(logits, held[1])
 
 
 def accuracy(logits: Floats, labels: NDArray[Any]) -> float:

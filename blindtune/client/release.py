@@ -16,11 +16,12 @@ from typing import Any
 
 import numpy as np
 
-from blindtune.client.decrypt import checked_head, decrypted, finish
+from blindtune.client.decrypt import checked_head, choose, decrypted
 from blindtune.client.encoding import decode, encode_weights
 from blindtune.client.flood import Flood, flood, of_head, refuse_imprecise, vectors_of
 from blindtune.client.releases import Coefficients, Journal, digest
-from blindtune.client.study import Settings, StudyDirectory
+from blindtune.client.settings import Settings
+from blindtune.client.study import StudyDirectory
 from blindtune.errors import BundleError, InputError, PlanError
 from blindtune.files import whole_file
 from blindtune.he.flooding import STATISTICAL_BITS
@@ -69,7 +70,7 @@ def release_head(directory: StudyDirectory, key: SecretKey) -> Released:
     with closing(Journal(directory.releases, settings.key)) as journal:
         told = journal.once(digest(list(bundle.items("weights"))), draw)
     vectors = vectors_of(told.values, layout, key.parameters.scale)
-    weights = decode(vectors, layout, settings.scaling, settings.columns, settings.outputs)
+    weights = decode(vectors, layout, settings.scaling, settings.columns, settings.heads)
     record = {
         "study": settings.study,
         "key": settings.key,
@@ -82,7 +83,9 @@ def release_head(directory: StudyDirectory, key: SecretKey) -> Released:
         "noise_over_largest_weight": planned.noise / planned.largest,
         "differential_privacy": None,
     }
-    head, _ = finish(directory, settings, weights, "encrypted, sanitised")
+    # Of a grid all settings are drawn, and the one leaves that is chosen on validation rows.
+    candidates, chosen = choose(directory, settings, weights, "encrypted, sanitised")
+    head = candidates[chosen].head
     head.save(directory.released)
     with whole_file(directory.released / RECORD) as path:
         path.write_text(json.dumps(record, indent=1))

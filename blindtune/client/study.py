@@ -19,12 +19,11 @@ import shutil
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from blindtune.client.encoding import Scaling
+from blindtune.client.settings import Settings
 from blindtune.errors import BundleError, InputError
 from blindtune.files import whole_file
 from blindtune.imaging import Embeddings
@@ -35,46 +34,6 @@ from blindtune.models.whitening import Whitening
 Floats = NDArray[np.float64]
 MAX_SETTINGS_BYTES = 1 << 20
 AGAIN = "Restore the outbox, or encrypt the study again."
-
-
-@dataclass(frozen=True)
-class Settings:
-    """A study's private settings, saved as ``private/study.json``.
-
-    Attributes:
-        study: random identifier.
-        member: this hospital; ``members``: all of them.
-        key: identifier of the key.
-        kind, classes: of the labels.
-        backbone: name, fingerprint and input size of the backbone; empty for ready embeddings.
-        head: name, degree, interval, learning rates, decay, balance.
-        interval, rate, rows: the scaling.
-        columns, outputs: of the weights.
-        release: the noise that the head may be released under, if the study was planned for that:
-            fields of :class:`blindtune.client.flood.Flood`.
-    """
-
-    study: str
-    member: str
-    members: tuple[str, ...]
-    key: str
-    kind: str
-    classes: tuple[str, ...]
-    backbone: dict[str, Any]
-    head: dict[str, Any]
-    interval: float
-    rate: float
-    rows: int
-    columns: int
-    outputs: int
-    security: str
-    notes: tuple[str, ...] = ()
-    release: dict[str, Any] | None = None
-
-    @property
-    def scaling(self) -> Scaling:
-        """The scaling of the study's numbers."""
-        return Scaling(self.interval, self.rate, self.rows)
 
 
 @dataclass(frozen=True)
@@ -246,8 +205,9 @@ class StudyDirectory:
         try:
             if path.stat().st_size > MAX_SETTINGS_BYTES:
                 raise ValueError("too large")
-            found = json.loads(path.read_text())
-            for name in ("members", "classes", "notes"):
+            # Studies of earlier versions have no grid.
+            found = {"grid": [], **json.loads(path.read_text())}
+            for name in ("members", "classes", "notes", "grid"):
                 found[name] = tuple(found[name])
             return Settings(**found)
         except (ValueError, TypeError, KeyError):

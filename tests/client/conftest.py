@@ -111,7 +111,7 @@ def key(directory: StudyDirectory) -> SecretKey:
     return read_key(directory.key_file)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def encrypt_to() -> Callable[..., SecretKey]:
     """:func:`encrypt_small`."""
     return encrypt_small

@@ -9,6 +9,7 @@ from blindtune.client.decrypt import open_head
 from blindtune.client.evaluate import CLEAR, CONVERGED, ENCRYPTED, SHOWN, START, evaluate_study, study_summary
 from blindtune.client.keyfile import read_key
 from blindtune.errors import InputError, ModelError
+from blindtune.models.linear import LinearHead
 
 
 @pytest.fixture
@@ -67,7 +68,7 @@ def test_no_test_rows(decrypted, monkeypatch):
 
 
 def test_summary_names_no_patient(decrypted):
-    text = repr(study_summary(decrypted.settings()))
+    text = repr(study_summary(decrypted.settings(), LinearHead.load(decrypted.head)))
     assert "patient" not in text
     assert decrypted.settings().study in text
     assert "insecure" in text

@@ -38,6 +38,7 @@ from blindtune.client.study import StudyDirectory
 from blindtune.errors import BundleError, KeyFileError, PlanError, PrivacyError
 from blindtune.he.secret import SecretKey
 from blindtune.models.builtin import head_for
+from blindtune.models.grid import grid
 from blindtune.models.linear import LinearHead
 from blindtune.models.softmax import softmax
 from blindtune.params import INSECURE, ParametersLiteral
@@ -120,6 +121,25 @@ def test_asked_again_the_bytes_are_the_same(planned):
     shutil.rmtree(planned.released)
     release_head(planned, key)
     assert files(planned) == first
+
+
+def test_of_a_grid_the_setting_that_is_best_on_validation_rows_is_released(
+    tmp_path, draw_embeddings, train_bundles
+):
+    head = head_for("logistic", 3, learning_rates=(4.0, 4.0), degree=3)
+    directory = encrypt_for_release(
+        tmp_path / "study", draw_embeddings(), grid(head, rates=[0.1, 4.0], shrinkages=[0.0, 0.05])
+    )
+    train_bundles(directory.keys_bundle, [directory.data_bundle], directory.encrypted_head)
+    key = read_key(directory.key_file)
+    opened, released = open_head(directory, key), release_head(directory, key).head
+    assert opened.chosen in (2, 3)
+    features = directory.embeddings().features
+    wanted = opened.head.logits(features)
+    np.testing.assert_allclose(released.logits(features), wanted, atol=0.05 * np.abs(wanted).max())
+    # What the settings came to on validation rows stays.
+    assert "grid" in opened.head.provenance
+    assert "grid" not in released.provenance
 
 
 def test_softmax_heads_can_be_released_too(tmp_path, draw_embeddings, train_bundles):
