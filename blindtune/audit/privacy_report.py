@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from blindtune.audit.results import FORMAT, AttackResult, read_results
-from blindtune.client.study import Settings
+from blindtune.client.settings import Settings
 from blindtune.errors import InputError
 from blindtune.federation.agreement import Agreement, HeadModel
 from blindtune.federation.private import spent
