@@ -25,7 +25,7 @@ from blindtune.plan import insecure_test_parameters, smallest_parameters
 
 Words = NDArray[np.uint64]
 Coefficients = NDArray[np.int64]
-Parts = tuple[NDArray[np.object_], NDArray[np.object_]]
+Parts = tuple[Words, Words]
 ATTACK = "key recovery"
 FORMS = (
     "none: the decrypted polynomial is told",
@@ -61,28 +61,29 @@ class Attacker:
     def parts(self, item: bytes) -> Parts:
         """A ciphertext's ``a`` and ``1 / b`` modulo the first prime, transformed."""
         _, found = self._codec.residues(item)
-        a, b = (found[0, k, 0].astype(object) for k in (0, 1))
-        return a, np.array([pow(int(x), -1, self._q) if x else 0 for x in b], object)
+        a, b = (found[0, k, 0] for k in (0, 1))
+        return a, _inverted(b, self._q)
 
     def from_polynomial(self, parts: Parts, told: Words) -> Coefficients | None:
         """The key from a ciphertext and its exact decryption, transformed (N,); None if it is not the key."""
         a, inverse = parts
-        key = self._coefficients((told.astype(object) - a) * inverse % self._q)
+        q = np.uint64(self._q)
+        key = self._coefficients(_times((told + q - a) % q, inverse, self._q)).astype(np.int64)
         centred = np.where(key > self._q // 2, key - self._q, key)
-        return centred.astype(np.int64) if (np.abs(centred) <= 1).all() else None
+        return centred if (np.abs(centred) <= 1).all() else None
 
     def from_coefficients(self, parts: Parts, told: Coefficients) -> Coefficients | None:
         """The key from a ciphertext and the coefficients (N,) that it is said to decrypt to."""
         return self.from_polynomial(parts, self._transformed(told))
 
     def _transformed(self, found: Coefficients) -> Words:
-        values = found.astype(object) * self._powers % self._q
-        return _dft(values, pow(self._root, 2, self._q), self._q)[self._order].astype(np.uint64)
+        values = _times((found % self._q).astype(np.uint64), self._powers, self._q)
+        return _dft(values, pow(self._root, 2, self._q), self._q)[self._order]
 
-    def _coefficients(self, transformed: NDArray[np.object_]) -> NDArray[np.object_]:
-        inverse = pow(self._root, -2, self._q)
-        values = _dft(transformed[self._order], inverse, self._q)
-        return np.asarray(values * self._inverses * pow(self._n, -1, self._q) % self._q)
+    def _coefficients(self, transformed: Words) -> Words:
+        values = _dft(transformed[self._order], pow(self._root, -2, self._q), self._q)
+        shrunk = _times(values, np.full(self._n, pow(self._n, -1, self._q), np.uint64), self._q)
+        return _times(shrunk, self._inverses, self._q)
 
 
 def audit(
@@ -155,25 +156,47 @@ def _least_root(n: int, q: int) -> int:
     exponent = (q - 1) // (2 * n)
     base = next(b for b in range(2, q) if pow(b, exponent * n, q) == q - 1)
     root = pow(base, exponent, q)
-    return min(int(r) for r in _powers(root * root % q, n, q) * root % q)
+    odd = _times(_powers(root * root % q, n, q), np.full(n, root, np.uint64), q)
+    return int(odd.min())
 
 
-def _powers(base: int, count: int, q: int) -> NDArray[np.object_]:
-    found, power = np.empty(count, object), 1
-    for i in range(count):
-        found[i] = power
-        power = power * base % q
+def _times(a: Words, b: Words, q: int) -> Words:
+    """Products modulo q below 2^61: the quotient in extended precision is off by one at most."""
+    quotient = (a.astype(np.longdouble) * b.astype(np.longdouble) / q).astype(np.uint64)
+    rest = (a * b - quotient * np.uint64(q)).astype(np.int64)
+    rest = np.where(rest < 0, rest + q, rest)
+    return np.where(rest >= q, rest - q, rest).astype(np.uint64)
+
+
+def _inverted(a: Words, q: int) -> Words:
+    """Inverses modulo a prime, by Fermat; zero stays zero."""
+    found, square, exponent = np.ones_like(a), a, q - 2
+    while exponent:
+        if exponent & 1:
+            found = _times(found, square, q)
+        square = _times(square, square, q)
+        exponent >>= 1
     return found
 
 
-def _dft(values: NDArray[np.object_], root: int, q: int) -> NDArray[np.object_]:
+def _powers(base: int, count: int, q: int) -> Words:
+    found, step = np.ones(1, np.uint64), base
+    while len(found) < count:
+        found = np.concatenate([found, _times(found, np.full(len(found), step, np.uint64), q)])
+        step = step * step % q
+    return found[:count]
+
+
+def _dft(values: Words, root: int, q: int) -> Words:
     """Values of a polynomial at the powers of a root of unity modulo q, in their order."""
     n = len(values)
     found, half = values[reversed_bits(n)], 1
     while half < n:
         twiddles = _powers(pow(root, n // (2 * half), q), half, q)
         pairs = found.reshape(-1, 2, half)
-        odd = pairs[:, 1] * twiddles % q
-        found = np.stack([(pairs[:, 0] + odd) % q, (pairs[:, 0] - odd) % q], axis=1).reshape(n)
+        even = pairs[:, 0]
+        odd = _times(pairs[:, 1], np.broadcast_to(twiddles, even.shape), q)
+        whole = np.uint64(q)
+        found = np.stack([(even + odd) % whole, (even + whole - odd) % whole], axis=1).reshape(n)
         half *= 2
     return found
