@@ -1,10 +1,10 @@
 """The sanitised release: killed at lines all over it, and errors of heads against the bound of the noise.
 
-    python -m benchmarks.releases [--kills 240]
+    python -m benchmarks.releases
 
-Kills: each release runs in a process that kills itself (SIGKILL) at one line of the release's own code, the
-lines spread evenly from the first to the last, on a fresh copy of a study and on one that was released
-before. Afterwards the release is asked for again. Written to ``docs/audit-releases.md`` and
+Kills: each release runs in a process that kills itself (SIGKILL) at one line of the release's own code, each
+line in turn, on a fresh copy of a study and on one that was released before. Afterwards the release is asked
+for again. Written to ``docs/audit-releases.md`` and
 ``benchmarks/results/releases.json``.
 """
 
@@ -90,20 +90,17 @@ def study(root: Path, rows: int, features: int, classes: int, *, ring: int = 102
     return directory
 
 
-def kill(source: Path, place: Path, kills: int) -> dict[str, int]:
-    """Kills at lines over a whole release, and what was there after each."""
-    twin = place / "twin"
+def kill(source: Path, place: Path) -> dict[str, int]:
+    """Kills at every line of a release, and what was there after each."""
+    twin, one = place / "twin", place / "one"
     shutil.copytree(source, twin)
-    # Every other kill meets a study that was released before, which runs fewer lines.
-    cases = [(source, counted_release(twin)), (twin, counted_release(twin))]
+    first, again = counted_release(twin), counted_release(twin)
     counts = ("kills", "before_the_draw", "after_the_draw", "drawn_twice", "torn", "differing")
     found = dict.fromkeys(counts, 0)
-    for n, share in enumerate(np.linspace(0, 1, kills)):
-        before_it, lines = cases[n % 2]
-        line = 1 + round(share * (lines - 1))
-        one = place / "one"
+    cases = [(source, line) for line in range(1, first + 1)] + [(twin, line) for line in range(1, again + 1)]
+    for original, line in cases:
         shutil.rmtree(one, ignore_errors=True)
-        shutil.copytree(before_it, one)
+        shutil.copytree(original, one)
         there = _files(one)
         child = os.fork()
         if child == 0:
@@ -123,7 +120,7 @@ def kill(source: Path, place: Path, kills: int) -> dict[str, int]:
         kept = [name for name in {**there, **shown} if name in whole]
         first = {**shown, **there}
         found["differing"] += whole != _files(one) or any(first[name] != whole[name] for name in kept)
-    return {**found, "lines": cases[0][1]}
+    return {**found, "lines": first, "lines_again": again}
 
 
 def errors(place: Path) -> list[dict[str, Any]]:
@@ -171,12 +168,10 @@ def _kept(root: Path) -> bytes | None:
 
 def main() -> None:
     """Kill, measure, and write the page."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--kills", type=int, default=240)
-    given = parser.parse_args()
+    argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0]).parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         place = Path(scratch)
-        killed = kill(study(place / "study", 100, 6, 3).root, place, given.kills)
+        killed = kill(study(place / "study", 100, 6, 3).root, place)
         print(killed, flush=True)
         measured = errors(place)
     result = {"machine": machine(), "kills": killed, "errors": measured}
@@ -196,10 +191,10 @@ def page(result: dict[str, Any]) -> str:
 
 Written by `python -m benchmarks.releases` on {m["cpu"]}, blindtune {m["commit"]}.
 
-{k["kills"]} releases were killed (SIGKILL) at lines spread over the {k["lines"]} lines that a release runs,
-half of them on a study that had been released before: {k["before_the_draw"]} before the noise was on disk,
-{k["after_the_draw"]} after. Asked again, {k["drawn_twice"]} drew a second time, {k["torn"]} had shown
-something that was not on disk, {k["differing"]} gave other bytes.
+{k["kills"]} releases were killed (SIGKILL): at each of the {k["lines"]} lines that a first release runs, and
+at each of the {k["lines_again"]} of one that had been released before. {k["before_the_draw"]} died before
+the noise was on disk, {k["after_the_draw"]} after. Asked again, {k["drawn_twice"]} drew a second time,
+{k["torn"]} had shown something that was not on disk, {k["differing"]} gave other bytes.
 
 Error of decrypted heads against the bound that the noise is planned from (parameters without security, ring
 degree 4096), and bits of the largest weight that the noise leaves:

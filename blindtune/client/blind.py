@@ -27,11 +27,11 @@ from blindtune.client.keyfile import read_key, write_key
 from blindtune.client.remote import Remote
 from blindtune.errors import BundleError, KeyFileError, PlanError
 from blindtune.files import whole_file
+from blindtune.he.flooding import deviation
 from blindtune.he.secret import SecretKey
 from blindtune.models.heads import STEEPEST, Encoded, Head
 from blindtune.params import Parameters, ParametersLiteral
 from blindtune.plan import Plan, plan
-from blindtune.privacy.mechanism import FINEST
 from blindtune.privacy.noise import discrete_gaussian
 from blindtune.wire.bundle import Bundle, write_bundle
 from blindtune.wire.manifest import Manifest
@@ -50,6 +50,9 @@ was measured (2^-32.8; 60 to 4,000 rows, 4 to 192 directions)."""
 
 STATISTICAL_BITS = 30
 """Bits of statistical security of what is told of decrypted weights."""
+
+GRID = 8
+"""Steps of the grid of what is told, in the bound of a weight's error."""
 
 
 class Provider(Protocol):
@@ -210,15 +213,15 @@ def step_parameters(head: Head) -> Parameters:
 def sanitised(weights: Floats, error: float, rounds: int) -> Floats:
     """Decrypted weights that may be told to others: noise hides the error that depends on the key.
 
-    Li et al. 2022, theorem 3 and corollary 2: Gaussian noise of ``sqrt(12 · queries) · 2^(bits / 2)`` times
-    the Euclidean length of the error.
+    See :mod:`blindtune.he.flooding`; here the noise lies on the weights themselves.
 
     Args:
         error: bound of a weight's error, in root mean square.
         rounds: such vectors that are told under this key in all.
     """
-    sigma = math.sqrt(12 * rounds * weights.size) * 2 ** (STATISTICAL_BITS / 2) * error
-    # On a grid, so that no digit below the noise tells anything.
-    step = sigma / FINEST
-    noise = discrete_gaussian(FINEST, weights.size).reshape(weights.shape)
+    # On a grid, so that no digit below the noise tells anything; finer than the error, for where rounding
+    # falls to the other side because of the error, whole steps of the grid are what the noise must hide.
+    step = error / GRID
+    sigma = deviation(math.sqrt(weights.size) * (error + step), rounds, STATISTICAL_BITS)
+    noise = discrete_gaussian(sigma / step, weights.size).reshape(weights.shape)
     return np.asarray((np.rint(weights / step) + noise) * step)

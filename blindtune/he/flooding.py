@@ -35,14 +35,15 @@ Coefficients = NDArray[np.int64]
 STATISTICAL_BITS = 40
 
 
-def deviation(length: float, releases: int) -> float:
+def deviation(length: float, releases: int, bits: int = STATISTICAL_BITS) -> float:
     """Standard deviation σ of the noise in every coefficient; see the module.
 
     Args:
         length: bound of the error's Euclidean length over all coefficients of one release.
         releases: q, under one key in all.
+        bits: s, of statistical security.
     """
-    return math.sqrt(12 * releases) * 2 ** (STATISTICAL_BITS / 2) * length
+    return math.sqrt(12 * releases) * 2 ** (bits / 2) * length
 
 
 def coefficients(slots: Slots, scale: float) -> Coefficients:
