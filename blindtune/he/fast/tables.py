@@ -56,11 +56,13 @@ class Chain:
         count = len(moduli)
         self.constants = aligned((count, COLUMNS), np.int64)
         self.divisions = aligned((count, count, DIVISION_COLUMNS), np.int64)
+        # Held here, as only addresses are used: a table that is computed twice at once, or long ago, is not
+        # the one that the cache keeps.
+        self._roots = [roots(q, degree) for q in moduli]
         offset = 0
-        for j, q in enumerate(moduli):
+        for j, (q, tables) in enumerate(zip(moduli, self._roots, strict=True)):
             wide = 4 if q < NARROW else 8
             c, d = (1 << 52) % q, (1 << 104) % q
-            tables = roots(q, degree)
             row = [q, (1 << 52) // q, c, (c << 52) // q, d, (d << 52) // q, q >> 1]
             row += [table.ctypes.data for table in tables]
             row += [offset, int(wide == 4), int(q < LAZY), self.constants[j].ctypes.data]

@@ -249,7 +249,8 @@ class Runner:
 
     def __init__(self, variant: Variant, threads: int, chain: Chain) -> None:
         self.threads = max(1, min(threads, _config.NUMBA_NUM_THREADS))
-        self._chain, self._drain = chain, _drain_function(variant).address
+        # The function too: only its address is used, and of two that are made at once one is forgotten.
+        self._chain, self._function = chain, _drain_function(variant)
         self._tables = [chain.constants.ctypes.data, len(chain.moduli), chain.divisions.ctypes.data]
         self._pool, self._room = Pool(), 0
         self._buffers: list[Buffer] = []
@@ -278,7 +279,7 @@ class Runner:
                 ctypes.memset(buffer.address, 0, room)
         counters, listed = aligned((len(phases), 8), np.int64), np.array(phases, np.int64)
         job = np.array([p.ctypes.data, x.ctypes.data, *self._tables], np.int64)
-        arguments = self._drain, 0, listed, counters.ctypes.data, job, self._scratch
+        arguments = self._function.address, 0, listed, counters.ctypes.data, job, self._scratch
         if self.threads == 1 or all(
             kind in _LIGHT and tasks * int(p[DEGREE]) < _SMALL for kind, tasks in phases
         ):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import time
+import weakref
 
 import numpy as np
 import pytest
@@ -47,6 +49,18 @@ def test_rows_take_four_bytes_below_two_to_the_32() -> None:
     assert chain.constants[:, tables.IS_LAZY].tolist() == [1, 1, 1, 1, 0]
     assert chain.constants[:, tables.OFFSET].tolist() == [0, 8192, 12288, 16384, 20480]
     assert (chain.bytes_of(2), chain.bytes_of(5), chain.stride) == (12288, 28672, 28672)
+
+
+def test_tables_whose_addresses_are_used_outlive_the_cache() -> None:
+    moduli = ParametersLiteral(1024, 3, security=0).checked().primes
+    chain = Chain(1024, moduli)
+    table = weakref.ref(roots(moduli[0], 1024)[0])
+    roots.cache_clear()
+    gc.collect()
+    assert table() is not None
+    del chain
+    gc.collect()
+    assert table() is None
 
 
 def test_tables_of_a_long_chain_are_quick() -> None:
