@@ -62,12 +62,15 @@ class DirectoryBlobs:
     def put(self, tenant: str, sha256: str, file: Path) -> None:
         """See :class:`Blobs`."""
         place = self._place(tenant, sha256)
-        place.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         with open(file, "rb+") as handle:
             os.fsync(handle.fileno())
+        made = not place.parent.is_dir()
+        place.parent.mkdir(parents=True, exist_ok=True)
         os.replace(file, place)
-        for directory in (place.parent, place.parent.parent, self._directory):
-            sync_directory(directory)
+        sync_directory(place.parent)
+        if made:
+            sync_directory(place.parent.parent)
+            sync_directory(self._directory)
 
     def path(self, tenant: str, sha256: str) -> Path:
         """See :class:`Blobs`."""

@@ -239,8 +239,8 @@ class Running:
 
 
 @contextmanager
-def run_server(data_dir: Path, port: int = 0, training: bool = True) -> Iterator[Running]:
-    service = Service.open(data_dir, insecure=True)
+def run_server(data_dir: Path, port: int = 0, training: bool = True, **where: str) -> Iterator[Running]:
+    service = Service.open(data_dir, insecure=True, **where)
     pool = Pool(service, workers=1, cores=1)
     tenant = service.tenants.make("default")
     service.tenants.set_given(tenant, TOKEN)

@@ -58,6 +58,8 @@ class Place:
 def place(request, database, tmp_path):
     if request.param == "directory":
         return Place(database, tmp_path, DirectoryBlobs(tmp_path / "blobs"))
+    if database.postgresql:
+        pytest.skip("once is enough: the two have nothing to do with each other")
     return Place(database, tmp_path, RemoteBlobs((tmp_path / "far").as_uri(), tmp_path / "cache"))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import socket
 import threading
+import time
 from contextlib import suppress
 
 import httpx
@@ -54,6 +55,24 @@ def test_two_members_train_as_if_pooled_in_clear(study, server, tmp_path):
     assert timing["seconds_predicted"] > 0
     assert all(0 < row["calls"] <= row["count"] for row in timing["operations"])
     assert {row["name"] for row in timing["operations"]} >= {"rotate", "relinearise", "rescale"}
+
+
+@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
+def test_a_server_on_postgresql_with_blobs_elsewhere(study, start_server, database_url, tmp_path):
+    with start_server(database=database_url, blobs=(tmp_path / "far").as_uri()) as server:
+        with client(server) as there:
+            there.submit(study.bundles())
+            there.start(study.id)
+            there.wait(study.id, poll=0.05)
+            there.fetch(study.id, tmp_path / "head", key=study.key.key_id)
+            there.delete(study.id)
+        # The worker removes its last checkpoint once the head is told.
+        until = time.monotonic() + 60
+        while [p for p in (tmp_path / "far").rglob("*") if p.is_file()]:
+            assert time.monotonic() < until
+            time.sleep(0.02)
+        assert not (server.service.data_dir / "state.sqlite").exists()
+    assert np.abs(study.decrypt(tmp_path / "head") - study.dense()).max() < 1e-3
 
 
 def test_submitting_again_sends_only_what_is_missing(study, idle_server, monkeypatch):
