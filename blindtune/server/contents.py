@@ -10,12 +10,12 @@ from __future__ import annotations
 import os
 import secrets
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
-from sqlalchemy import ColumnElement, Connection, and_, delete, exists, func, insert, or_, select, update
+from sqlalchemy import ColumnElement, Connection, and_, delete, exists, func, insert, select, update
 
 from blindtune.errors import BundleError, QuotaError
 from blindtune.server.blobs import Blobs
@@ -147,9 +147,7 @@ class Contents:
     def here(self, db: Connection, tenant: str, named: Iterable[str]) -> set[str]:
         """Which of these contents are kept."""
         found: set[str] = set()
-        left = iter(named)
-        # Databases bound the values of one statement.
-        while few := list(islice(left, 500)):
+        for few in _few(named):
             query = select(blobs.c.sha256).where(blobs.c.tenant == tenant, blobs.c.sha256.in_(few))
             found.update(db.execute(query).scalars())
         return found
@@ -160,16 +158,15 @@ class Contents:
         Returns:
             What to hand to :meth:`remove` once the transaction is through.
         """
-        gone = []
-        for sha256 in set(named):
-            used = or_(
-                exists().where(parts.c.tenant == tenant, parts.c.sha256 == sha256),
-                exists().where(jobs.c.tenant == tenant, jobs.c.checkpoint == sha256),
-            )
-            if not db.execute(select(used)).scalar():
-                for table in (blobs, uploads):
-                    db.execute(delete(table).where(table.c.tenant == tenant, table.c.sha256 == sha256))
-                gone.append(sha256)
+        gone: list[str] = []
+        for few in _few(set(named)):
+            used: set[str] = set()
+            for column, owner in ((parts.c.sha256, parts.c.tenant), (jobs.c.checkpoint, jobs.c.tenant)):
+                used.update(db.execute(select(column).where(owner == tenant, column.in_(few))).scalars())
+            unused = [sha256 for sha256 in few if sha256 not in used]
+            for table in (blobs, uploads):
+                db.execute(delete(table).where(table.c.tenant == tenant, table.c.sha256.in_(unused)))
+            gone += unused
         return gone
 
     def remove(self, tenant: str, named: Sequence[str]) -> None:
@@ -231,3 +228,10 @@ class Contents:
             return None
         told = {name: row[name] for name in ("id", "tenant", "sha256", "size", "changed")}
         return Upload(**told, file=self._incoming / row["id"])
+
+
+def _few(named: Iterable[str]) -> Iterator[list[str]]:
+    """A few at a time: databases bound the values of one statement."""
+    left = iter(named)
+    while few := list(islice(left, 500)):
+        yield few

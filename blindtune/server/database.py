@@ -6,6 +6,7 @@ stays true until it writes; on PostgreSQL whoever needs that locks the tenant's 
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -31,6 +32,9 @@ BUSY_SECONDS = 30
 CONNECTIONS = 40
 """At most; as many threads as the web framework serves requests with."""
 
+RESERVE = 8 << 20
+"""Bytes beside an SQLite database that are given back when something is to be deleted on a full disk."""
+
 UPGRADING = 0x626C696E
 """The number of PostgreSQL's advisory lock under which servers that start together upgrade one at a time."""
 
@@ -54,6 +58,8 @@ class Database:
 
     def __init__(self, url: str) -> None:
         self._engine = _engine(url)
+        file = self._engine.url.database if self._engine.dialect.name == "sqlite" else None
+        self._reserve = Path(f"{file}.reserve") if file else None
         self.postgresql = self._engine.dialect.name == "postgresql"
         self._reading = self._engine.execution_options(blindtune_reading=True)
         try:
@@ -87,6 +93,30 @@ class Database:
         """
         with _failures(), self._reading.begin() as connection:
             yield connection
+
+    @contextmanager
+    def freeing(self) -> Iterator[None]:
+        """What is deleted in the block can be deleted on a full disk too: room was held back for that.
+
+        SQLite writes a deletion down before it frees anything; PostgreSQL's operator sees to its room.
+        """
+        if self._reserve is not None:
+            self._reserve.unlink(missing_ok=True)
+        try:
+            yield
+        finally:
+            self.hold_room()
+
+    def hold_room(self) -> None:
+        """Hold room back for :meth:`freeing`, if there is enough."""
+        if self._reserve is None or self._reserve.exists():
+            return
+        try:
+            with open(self._reserve, "xb") as file:
+                os.posix_fallocate(file.fileno(), 0, RESERVE)
+        except OSError:
+            # The disk is full or cannot do it: the next sweep may find it better.
+            self._reserve.unlink(missing_ok=True)
 
     def close(self) -> None:
         """Close its connections."""

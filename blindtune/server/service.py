@@ -86,6 +86,7 @@ class Service:
         self.studies.sweep(keep_days)
         self.contents.sweep()
         self.answers.sweep()
+        self.database.hold_room()
 
     def close(self) -> None:
         """Close the database's connections."""

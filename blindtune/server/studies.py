@@ -211,18 +211,19 @@ class Studies:
         Raises:
             PlanError: it is queued or running.
         """
-        with self._database.transaction() as db:
-            lock_tenant(db, tenant)
-            if self._header_of(db, tenant, study) is None:
-                return False
-            _check_idle(db, tenant, study)
-            mine = (parts.c.tenant == tenant, parts.c.study == study)
-            named = set(db.execute(select(parts.c.sha256).where(*mine)).scalars())
-            named |= self._drop_jobs(db, tenant, study)
-            db.execute(delete(studies).where(studies.c.tenant == tenant, studies.c.id == study))
-            gone = self._contents.forget(db, tenant, named)
-            audit.append(db, "study.deleted", f"{tenant}/{study}")
-        self._contents.remove(tenant, gone)
+        with self._database.freeing():
+            with self._database.transaction() as db:
+                lock_tenant(db, tenant)
+                if self._header_of(db, tenant, study) is None:
+                    return False
+                _check_idle(db, tenant, study)
+                mine = (parts.c.tenant == tenant, parts.c.study == study)
+                named = set(db.execute(select(parts.c.sha256).where(*mine)).scalars())
+                named |= self._drop_jobs(db, tenant, study)
+                db.execute(delete(studies).where(studies.c.tenant == tenant, studies.c.id == study))
+                gone = self._contents.forget(db, tenant, named)
+                audit.append(db, "study.deleted", f"{tenant}/{study}")
+            self._contents.remove(tenant, gone)
         return True
 
     def sweep(self, keep_days: float | None) -> None:

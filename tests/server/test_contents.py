@@ -54,12 +54,23 @@ class Place:
             return db.execute(select(table)).all()
 
 
-@pytest.fixture(params=["directory", "fsspec"])
-def place(request, database, tmp_path):
-    if request.param == "directory":
+# Each database and each kind of blobs once: the two have nothing to do with each other.
+pytestmark = pytest.mark.parametrize(
+    ("database_url", "kind"),
+    [("sqlite", "directory"), ("sqlite", "fsspec"), ("postgresql", "directory")],
+    indirect=True,
+)
+
+
+@pytest.fixture
+def kind(request):
+    return request.param
+
+
+@pytest.fixture
+def place(kind, database, tmp_path):
+    if kind == "directory":
         return Place(database, tmp_path, DirectoryBlobs(tmp_path / "blobs"))
-    if database.postgresql:
-        pytest.skip("once is enough: the two have nothing to do with each other")
     return Place(database, tmp_path, RemoteBlobs((tmp_path / "far").as_uri(), tmp_path / "cache"))
 
 

@@ -11,7 +11,7 @@ from alembic.migration import MigrationContext
 from sqlalchemy import create_engine, insert, select, text
 
 from blindtune.errors import InputError, StorageError
-from blindtune.server.database import Database, lock_tenant
+from blindtune.server.database import RESERVE, Database, lock_tenant
 from blindtune.server.tables import metadata, tenants
 
 ROW = {"id": "a", "name": "north", "max_bytes": 1, "max_jobs": 1, "max_cores": 1, "created": 0.0}
@@ -146,4 +146,14 @@ def test_no_database_and_a_locked_one(tmp_path, monkeypatch):
     with pytest.raises(StorageError, match="cannot be used now"), database.transaction():
         pass
     other.close()
+    database.close()
+
+
+def test_room_is_held_back_for_deletions(tmp_path):
+    database, reserve = Database.beside(tmp_path), tmp_path / "state.sqlite.reserve"
+    database.hold_room()
+    assert reserve.stat().st_blocks * 512 >= RESERVE
+    with database.freeing():
+        assert not reserve.exists()
+    assert reserve.stat().st_size == RESERVE
     database.close()
