@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from blindtune.cli import audit, render
-from blindtune.cli.inversion import Labels, Out, Scans
+from blindtune.cli.inversion import Labels, Out, Scans, protected
 from blindtune.cli.options import Json
 
 
@@ -48,8 +48,13 @@ def embedding(
     found, network = Found.read(scans, labels), load_backbone(backbone, weights)
     if out is not None:
         render.make_directory(out)
-    options = f"--backbone {backbone} --side {side} --epochs {epochs} --batch {batch}"
-    command = f"blindtune audit embedding SCANS {options}"
+    sums = [3, 10] if sites is None else sites
+    budgets = [8.0, 3.0, 1.0] if epsilon is None else epsilon
+    noises = [(e, noise_for(e, delta, sampling=sampling, count=steps)) for e in budgets]
+    command = (
+        f"blindtune audit embedding SCANS --backbone {backbone} --side {side} --epochs {epochs} "
+        + protected(batch, sums, noises, steps, sampling, delta)
+    )
     with render.progress(json_) as shown:
         embed = shown.add_task("embeddings", total=len(found))
         rows = embeddings(
@@ -59,9 +64,7 @@ def embedding(
             lambda done, total: shown.update(embed, completed=done, total=total),
         )
         victims = found.one_each(found.halves()[1])
-        budgets = [8.0, 3.0, 1.0] if epsilon is None else epsilon
-        noises = [(e, noise_for(e, delta, sampling=sampling, count=steps)) for e in budgets]
-        protections = sights(batch, [3, 10] if sites is None else sites, noises, clip=10.0)
+        protections = sights(batch, sums, noises, clip=10.0)
         results, revealed = attack_gradients(found, rows, victims, protections, command)
         learn = shown.add_task("decoder", total=epochs)
         told, pictures, decoder, _ = attack_embeddings(

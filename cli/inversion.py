@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from blindtune.cli import audit, render
 from blindtune.cli.options import Json
+
+if TYPE_CHECKING:
+    from rich.progress import TaskID
 
 Scans = Annotated[
     Path | None, typer.Argument(help="A folder of labelled scans to attack; invented ones without it.")
@@ -18,6 +22,19 @@ Out = Annotated[
     Path | None,
     typer.Option(help="Write results (.json) and pictures (.png) here. Pictures show patients: keep them."),
 ]
+
+
+def protected(
+    batch: int,
+    sites: Sequence[int],
+    noises: Sequence[tuple[float, float]],
+    steps: int,
+    sampling: float,
+    delta: float,
+) -> str:
+    """The options of protections, for the command that makes the figures again."""
+    several = "".join(f" --sites {n}" for n in sites) + "".join(f" --epsilon {e:g}" for e, _ in noises)
+    return f"--batch {batch}{several} --steps {steps} --sampling {sampling:g} --delta {delta:g}"
 
 
 def inversion(
@@ -63,7 +80,8 @@ def inversion(
     setting = Setting(network, kind, mode, side, images, Strength(iterations, restarts), seed)
     budgets = [8.0, 3.0, 1.0] if epsilon is None else epsilon
     noises = [(e, noise_for(e, delta, sampling=sampling, count=steps)) for e in budgets]
-    protections = sights(batch, [3, 10] if sites is None else sites, noises)[: 1 if control_only else None]
+    sums = [3, 10] if sites is None else sites
+    protections = sights(batch, sums, noises)[: 1 if control_only else None]
     state = None
     if out is not None:
         state = out / "state"
@@ -71,15 +89,16 @@ def inversion(
             render.make_directory(directory)
     command = (
         f"blindtune audit inversion SCANS --network {network} --norm {norm} --mode {mode} --side {side} "
-        f"--images {images} --batch {batch} --iterations {iterations} --restarts {restarts} --seed {seed}"
+        f"--images {images} --iterations {iterations} --restarts {restarts} --seed {seed} "
+        + ("--control-only" if control_only else protected(batch, sums, noises, steps, sampling, delta))
     )
     with render.progress(json_) as shown:
-        bars: dict[str, object] = {}
+        bars: dict[str, TaskID] = {}
 
         def tick(name: str, done: int, total: int) -> None:
             if name not in bars:
                 bars[name] = shown.add_task(name[:27], total=total)
-            shown.update(bars[name], completed=done)  # type: ignore[arg-type]
+            shown.update(bars[name], completed=done)
 
         results, pictures = attack(found, setting, protections, state=state, command=command, progress=tick)
     if out is not None:

@@ -82,7 +82,7 @@ def test_the_wheel_holds_data_and_no_tests(names: list[str]) -> None:
         "blindtune/py.typed",
         "blindtune/models/weights/blindtune_deit_96.safetensors",
         "blindtune/models/weights/README.md",
-        *(f"blindtune/report/report_{name}.html" for name in ("base", "parts", "run", "study")),
+        *(f"blindtune/report/report_{name}.html" for name in ("base", "parts", "privacy", "run", "study")),
     } <= set(names)
     words = ("test", "conftest")
     assert not [name for name in names if any(w.startswith(words) for w in name.lower().split("/"))]

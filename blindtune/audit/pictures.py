@@ -14,7 +14,7 @@ from blindtune.files import whole_file, writing
 _SHOWN, _GAP, _LABEL, _WORDS = 96, 6, 150, 20
 
 
-def side_by_side(path: Path, rows: Mapping[str, NDArray[np.floating]], most: int = 8) -> None:
+def side_by_side(path: Path, rows: Mapping[str, NDArray[np.floating]], most: int = 6) -> None:
     """Write a picture with a labelled row for each set of images; a patient's images stand in one column.
 
     Args:
@@ -39,5 +39,5 @@ def side_by_side(path: Path, rows: Mapping[str, NDArray[np.floating]], most: int
             grey = Image.fromarray(np.rint(np.clip(image, 0, 1) * 255).astype(np.uint8))
             canvas.paste(grey.resize((_SHOWN, _SHOWN), Image.Resampling.NEAREST), (_LABEL + at * step, top))
     with writing("the picture", path.name), whole_file(path) as partial:
-        # Few greys make a small file, and are enough to see what was rebuilt.
-        canvas.quantize(32).save(partial, format="PNG", optimize=True)
+        # Sixty-four greys make a small file, and are enough to see what was rebuilt.
+        canvas.point([v & 252 | v >> 6 for v in range(256)]).save(partial, format="PNG", optimize=True)
