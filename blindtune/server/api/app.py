@@ -14,6 +14,7 @@ from sqlalchemy import text
 from blindtune.server.api import jobs, studies, tokens, uploads, watching
 from blindtune.server.api.asking import Here
 from blindtune.server.api.jobs import JobRequest
+from blindtune.server.api.links import link
 from blindtune.server.api.problems import Problem, answer_problems, documented
 from blindtune.server.api.tokens import TokenRequest
 from blindtune.server.metrics import Gauges, Metrics, standing
@@ -65,17 +66,18 @@ def create_app(
         app.include_router(module.router)
     app.include_router(page())
     answer_problems(app)
-    _document_bodies(app)
+    _extend_document(app)
     return app
 
 
-def _document_bodies(app: FastAPI) -> None:
+def _extend_document(app: FastAPI) -> None:
     made = app.openapi
 
     def openapi() -> dict[str, Any]:
         document = made()
         schemas = document["components"]["schemas"]
         schemas |= {m.__name__: m.model_json_schema() for m in (Problem, JobRequest, TokenRequest)}
+        link(document)
         return document
 
     # As FastAPI's guide extends a document.

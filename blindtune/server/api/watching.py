@@ -85,6 +85,7 @@ def _event(name: str, document: dict[str, object]) -> str:
 @router.get(
     "/metrics",
     response_class=Response,
+    openapi_extra={"security": [{"HTTPBearer": []}, {}]},
     responses={
         **documented(),
         200: {"description": "Metrics.", "content": {"text/plain": {"schema": {"type": "string"}}}},
