@@ -3,10 +3,23 @@
 from __future__ import annotations
 
 import sys
+from enum import Enum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from blindtune.wire.tls import Certificate
+
+
+class LogLevel(str, Enum):
+    """How grave a line has to be."""
+
+    debug = "debug"
+    info = "info"
+    warning = "warning"
+    error = "error"
 
 
 def serve(
@@ -26,6 +39,19 @@ def serve(
     keep_days: Annotated[
         float | None, typer.Option(help="Delete studies that nothing was done with for so long.", min=0.01)
     ] = None,
+    tls_cert: Annotated[
+        Path | None, typer.Option(help="Certificate chain (PEM): serve https. Read again on SIGHUP.")
+    ] = None,
+    tls_key: Annotated[Path | None, typer.Option(help="The certificate's key (PEM).")] = None,
+    tls_client_ca: Annotated[
+        Path | None, typer.Option(help="Only clients with a certificate from this authority (PEM).")
+    ] = None,
+    insecure_http: Annotated[
+        bool, typer.Option("--insecure-http", help="Plain http beyond this machine: a proxy encrypts.")
+    ] = False,
+    log_level: Annotated[
+        LogLevel, typer.Option(help="What is logged, as JSON lines on stderr.")
+    ] = LogLevel.info,
 ) -> None:
     """Run the training server. It never holds a secret key.
 
@@ -35,8 +61,11 @@ def serve(
     from blindtune.cli.render import console
     from blindtune.server.run import serve as run
 
+    certificate = _certificate(tls_cert, tls_key, tls_client_ca)
+    scheme = "https" if certificate else "http"
+
     def ready(real_port: int) -> None:
-        url = f"http://{host}:{real_port}"
+        url = f"{scheme}://{host}:{real_port}"
         # On stdout, and alone on its line, for scripts that wait for it.
         sys.stdout.write(f"{url}\n")
         sys.stdout.flush()
@@ -54,7 +83,21 @@ def serve(
         database=database,
         blobs=blobs,
         keep_days=keep_days,
+        certificate=certificate,
+        insecure_http=insecure_http,
+        log_level=log_level.value,
         ready=ready,
     )
     # It returns after Ctrl-C only, once running jobs are queued again.
     raise KeyboardInterrupt
+
+
+def _certificate(certificate: Path | None, key: Path | None, client_ca: Path | None) -> Certificate | None:
+    from blindtune.errors import InputError
+    from blindtune.wire.tls import Certificate
+
+    if certificate is None and key is None and client_ca is None:
+        return None
+    if certificate is None or key is None:
+        raise InputError("half of what TLS needs", remedy="Give --tls-cert and --tls-key together.")
+    return Certificate(certificate, key, client_ca)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from blindtune.cli import render
-from blindtune.cli.options import Json, PlainHttp, Server, Study, TokenFile
+from blindtune.cli.options import Ca, ClientCert, Json, PlainHttp, Server, Study, TokenFile
 
 if TYPE_CHECKING:
     from blindtune.client.remote import Remote, Status
@@ -22,12 +22,17 @@ if TYPE_CHECKING:
     from blindtune.client.study import StudyDirectory
     from blindtune.wire.manifest import Manifest
 
+PLACE = ("url", "ca", "client_cert")
+"""What submit remembers of a server."""
+
 
 def submit(
     study: Study,
     server: Server = None,
     token_file: TokenFile = None,
     start: Annotated[bool, typer.Option(help="Start training when everything is uploaded.")] = True,
+    ca: Ca = None,
+    client_cert: ClientCert = None,
     plain_http: PlainHttp = False,
     json_: Json = False,
 ) -> None:
@@ -36,14 +41,14 @@ def submit(
 
     directory = StudyDirectory(study)
     settings = directory.settings()
-    url = _url(directory, server)
+    place = _place(directory, server, ca, client_cert)
     directory.check_outbox(settings)
     bundles = [directory.keys_bundle, directory.data_bundle]
     total = sum(p.stat().st_size for b in bundles for p in (b / "parts").glob("*"))
-    with _remote(url, token_file, plain_http) as remote, render.progress(json_) as shown:
+    with _remote(place, token_file, plain_http) as remote, render.progress(json_) as shown:
         task = shown.add_task("uploading", total=total)
         remote.submit(bundles, lambda n: shown.advance(task, n))
-        (directory.private / "server.json").write_text(json.dumps({"url": url}))
+        (directory.private / "server.json").write_text(json.dumps(place))
         state = remote.status(settings.study)
         # An earlier run may have been interrupted after the start: by now the study may be trained.
         if start and state.state != "done":
@@ -56,11 +61,13 @@ def status(
     server: Server = None,
     token_file: TokenFile = None,
     watch: Annotated[bool, typer.Option(help="Follow until training ends.")] = False,
+    ca: Ca = None,
+    client_cert: ClientCert = None,
     plain_http: PlainHttp = False,
     json_: Json = False,
 ) -> None:
     """How far training is."""
-    with _submitted(study, server, token_file, plain_http) as (_, settings, remote):
+    with _submitted(study, server, token_file, ca, client_cert, plain_http) as (_, settings, remote):
         state = _watch(remote, settings.study, json_) if watch else remote.status(settings.study)
     _tell_status(state, json_)
 
@@ -70,11 +77,13 @@ def fetch(
     server: Server = None,
     token_file: TokenFile = None,
     wait: Annotated[bool, typer.Option(help="Wait until training ends.")] = True,
+    ca: Ca = None,
+    client_cert: ClientCert = None,
     plain_http: PlainHttp = False,
     json_: Json = False,
 ) -> None:
     """Download the encrypted head."""
-    with _submitted(study, server, token_file, plain_http) as (directory, settings, remote):
+    with _submitted(study, server, token_file, ca, client_cert, plain_http) as (directory, settings, remote):
         if wait:
             _watch(remote, settings.study, json_)
         manifest = _replace_head(remote, directory, settings)
@@ -88,35 +97,51 @@ def fetch(
 
 @contextmanager
 def _submitted(
-    study: Path, server: str | None, token_file: Path | None, plain_http: bool
+    study: Path,
+    server: str | None,
+    token_file: Path | None,
+    ca: Path | None,
+    client_cert: Path | None,
+    plain_http: bool,
 ) -> Iterator[tuple[StudyDirectory, Settings, Remote]]:
     """A study that was submitted, and the server that has it."""
     from blindtune.client.study import StudyDirectory
 
     directory = StudyDirectory(study)
     settings = directory.settings()
-    with _remote(_url(directory, server), token_file, plain_http) as remote:
+    place = _place(directory, server, ca, client_cert)
+    with _remote(place, token_file, plain_http) as remote:
         yield directory, settings, remote
 
 
-def _remote(url: str, token_file: Path | None, plain_http: bool) -> Remote:
+def _remote(place: dict[str, str | None], token_file: Path | None, plain_http: bool) -> Remote:
     from blindtune.client.remote import Remote
 
-    return Remote(url, render.token(token_file), allow_plain_http=plain_http)
+    ca, certificate = (Path(p) if p else None for p in (place["ca"], place["client_cert"]))
+    token = render.token(token_file)
+    return Remote(str(place["url"]), token, allow_plain_http=plain_http, ca=ca, client_cert=certificate)
 
 
-def _url(directory: StudyDirectory, given: str | None) -> str:
+def _place(
+    directory: StudyDirectory, server: str | None, ca: Path | None, client_cert: Path | None
+) -> dict[str, str | None]:
+    """Where the server is and how it is trusted: as given, or as submit remembered it."""
     from blindtune.errors import InputError
 
-    remembered = directory.private / "server.json"
-    if given:
-        return given
-    if os.environ.get("BLINDTUNE_SERVER"):
-        return os.environ["BLINDTUNE_SERVER"]
     try:
-        return str(json.loads(remembered.read_text())["url"])
-    except (OSError, ValueError, KeyError, TypeError):
-        raise InputError("no server", remedy="Give --server URL.") from None
+        remembered = json.loads((directory.private / "server.json").read_text())
+        place = {name: remembered.get(name) and str(remembered[name]) for name in PLACE}
+    except (OSError, ValueError, AttributeError):
+        place = dict.fromkeys(PLACE)
+    given = {
+        "url": server or os.environ.get("BLINDTUNE_SERVER"),
+        "ca": str(ca.resolve()) if ca else None,
+        "client_cert": str(client_cert.resolve()) if client_cert else None,
+    }
+    place |= {name: value for name, value in given.items() if value}
+    if not place["url"]:
+        raise InputError("no server", remedy="Give --server URL.")
+    return place
 
 
 def _replace_head(remote: Remote, directory: StudyDirectory, settings: Settings) -> Manifest:

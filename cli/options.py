@@ -44,3 +44,10 @@ HeadName = Annotated[str, typer.Option("--head", help="auto, logistic, one-vs-re
 PlainHttp = Annotated[bool, typer.Option(help="Allow http to another machine: the token is readable.")]
 Server = Annotated[str | None, typer.Option(help="The server's URL; remembered by submit.")]
 TokenFile = Annotated[Path | None, typer.Option(help="File with the server's token; else BLINDTUNE_TOKEN.")]
+Ca = Annotated[
+    Path | None,
+    typer.Option(help="Authorities (PEM) to trust instead of the system's; remembered by submit."),
+]
+ClientCert = Annotated[
+    Path | None, typer.Option(help="Our certificate with its key (PEM), if asked for; remembered by submit.")
+]

@@ -108,6 +108,12 @@ def join(
         str | None, typer.Option(help="URL of this hospital's provider, for blind rounds.")
     ] = None,
     token_file: TokenFile = None,
+    server_ca: Annotated[
+        Path | None, typer.Option(help="Authorities (PEM) that vouch for the provider; else the system's.")
+    ] = None,
+    server_cert: Annotated[
+        Path | None, typer.Option(help="Our certificate with its key (PEM), if the provider wants one.")
+    ] = None,
     plain_http: PlainHttp = False,
     passphrase: Annotated[bool, typer.Option(help="Ask for the key's passphrase.")] = False,
     fewest: Fewest = 3,
@@ -140,7 +146,8 @@ def join(
             from blindtune.client.blind import HttpProvider
             from blindtune.client.remote import Remote
 
-            remote = Remote(server, render.token(token_file), allow_plain_http=plain_http)
+            token = render.token(token_file)
+            remote = Remote(server, token, allow_plain_http=plain_http, ca=server_ca, client_cert=server_cert)
             provider = HttpProvider(stack.enter_context(remote)), home / "blind"
         with images() as on_image:
             learner = build_learner(

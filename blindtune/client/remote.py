@@ -20,6 +20,7 @@ from blindtune.client.uploading import AGAIN, Uploading
 from blindtune.errors import BundleError, InputError
 from blindtune.wire.bundle import MANIFEST, PARTS, Bundle
 from blindtune.wire.manifest import MAX_MANIFEST_BYTES, Manifest, Part, parse_manifest
+from blindtune.wire.tls import client_context
 
 
 @dataclass(frozen=True)
@@ -75,18 +76,28 @@ class Remote:
         url: ``https://host[:port]``; plain http to this machine only.
         token: the server's.
         allow_plain_http: also to other machines: whoever listens then reads the token.
+        ca: authorities (PEM) to trust instead of the system's.
+        client_cert: our own certificate with its key (PEM), for a server that wants one.
         insecure: accept test parameters without a security level.
 
     Raises:
+        InputError: a certificate that cannot be used.
         RemoteError: an address that cannot be used. All methods raise it too when the server
             cannot be reached, refuses or fails.
     """
 
     def __init__(
-        self, url: str, token: str, *, allow_plain_http: bool = False, insecure: bool = False
+        self,
+        url: str,
+        token: str,
+        *,
+        allow_plain_http: bool = False,
+        ca: Path | None = None,
+        client_cert: Path | None = None,
+        insecure: bool = False,
     ) -> None:
         self._insecure = insecure
-        self._http = Transport(url, token, allow_plain_http)
+        self._http = Transport(url, token, allow_plain_http, client_context(ca, client_cert))
 
     def __enter__(self) -> Remote:
         return self

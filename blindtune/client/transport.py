@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import ipaddress
 import secrets
+import ssl
 import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Annotated, Any
@@ -14,6 +14,7 @@ from pydantic.dataclasses import dataclass
 
 from blindtune.errors import RemoteError
 from blindtune.wire.manifest import MAX_MANIFEST_BYTES
+from blindtune.wire.tls import is_loopback
 
 BLOCK = 1 << 18
 PAUSES = (0.5, 1.0, 2.0)
@@ -57,18 +58,22 @@ class Transport:
     Attributes:
         host: for messages; never the whole address.
 
+    Args:
+        context: what servers are verified with.
+
     Raises:
         RemoteError: an address or a token that cannot be used. All methods raise it too when the
             server cannot be reached, refuses or fails.
     """
 
-    def __init__(self, url: str, token: str, allow_plain_http: bool) -> None:
+    def __init__(self, url: str, token: str, allow_plain_http: bool, context: ssl.SSLContext) -> None:
         self.host = _check_url(url, allow_plain_http)
         if not token or not token.isascii() or not token.isprintable():
             raise RemoteError("the token is empty or not ASCII", remedy="Copy it from the server once more.")
         self._http = httpx.Client(
             base_url=url.rstrip("/") + "/v1",
             headers={"Authorization": f"Bearer {token}", "Accept-Encoding": "identity"},
+            verify=context,
         )
 
     def close(self) -> None:
@@ -173,7 +178,10 @@ class Transport:
 
     def _unreachable(self, error: httpx.TransportError, remedy: str) -> RemoteError:
         if "certificate" in str(error).lower():
-            return self.error("the server's certificate is not trusted", "Check the address with its owner.")
+            return self.error(
+                "the server's certificate is not trusted, or it wants one of ours",
+                "Check the address with its owner, and --ca and --client-cert.",
+            )
         if isinstance(error, httpx.ConnectError | httpx.ConnectTimeout) and not remedy:
             return self.error("cannot reach the server", "Is it running, and is its address right?")
         if remedy:
@@ -214,17 +222,10 @@ def _check_url(url: str, allow_plain_http: bool) -> str:
         raise RemoteError(
             "the server's address is not usable", remedy="Give https://host or https://host:port."
         )
-    if parsed.scheme == "http" and not allow_plain_http and not _loopback(host):
+    if parsed.scheme == "http" and not allow_plain_http and not is_loopback(host):
         raise RemoteError(
             "plain http would show the token to whoever listens",
             where=host,
             remedy="Use https, or an SSH tunnel to localhost.",
         )
     return host
-
-
-def _loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"

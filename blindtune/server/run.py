@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import signal
 import socket
 import time
 from collections.abc import AsyncIterator, Callable
@@ -17,6 +18,7 @@ from starlette.concurrency import run_in_threadpool
 
 from blindtune.errors import InputError, RemoteError, StorageError
 from blindtune.files import exclusive, write_secret
+from blindtune.server import logs
 from blindtune.server.api.app import create_app
 from blindtune.server.logs import ROOT
 from blindtune.server.pool import Pool
@@ -24,6 +26,7 @@ from blindtune.server.service import Service
 from blindtune.server.tenants import DEFAULT, TENANT_SCOPES
 from blindtune.server.warm import warming
 from blindtune.server.watch import Watched
+from blindtune.wire.tls import Certificate, check_exposure
 
 TOKEN = "BLINDTUNE_TOKEN"  # noqa: S105 - the name of a variable
 SHORTEST_TOKEN = 16
@@ -43,6 +46,9 @@ def serve(
     database: str | None = None,
     blobs: str | None = None,
     keep_days: float | None = None,
+    certificate: Certificate | None = None,
+    insecure_http: bool = False,
+    log_level: str = "info",
     insecure: bool = False,
     ready: Callable[[int], None] | None = None,
 ) -> None:
@@ -58,14 +64,20 @@ def serve(
         database: URL of a PostgreSQL database; SQLite in the data directory if None.
         blobs: an address of fsspec's; a directory in the data directory if None.
         keep_days: studies that nothing was done with for so long are deleted; never if None.
+        certificate: for TLS; SIGHUP has it read once more. Plain HTTP if None.
+        insecure_http: plain HTTP may go beyond this machine, since something else encrypts.
+        log_level: debug, info, warning or error; lines go to stderr.
         insecure: accept test parameters without a security level.
         ready: called with the real port once the server answers.
 
     Raises:
-        InputError: the directory cannot be used or is in use, or the token is too short.
+        InputError: the directory cannot be used or is in use, the token is too short, or plain HTTP would go
+            beyond this machine.
         StorageError: the database cannot be reached.
         RemoteError: the address cannot be listened at.
     """
+    check_exposure(host, certificate is not None, insecure_http)
+    logs.configure(log_level)
     secret = token or os.environ.get(TOKEN)
     if secret is not None and (len(secret) < SHORTEST_TOKEN or not secret.isascii()):
         raise InputError(
@@ -83,6 +95,8 @@ def serve(
         async def lifespan(app: FastAPI) -> AsyncIterator[None]:
             await run_in_threadpool(pool.start)
             sweeping = asyncio.create_task(_sweep(service, keep_days))
+            if certificate is not None:
+                asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, _renew, certificate)
             if ready is not None:
                 ready(real_port)
             yield
@@ -92,10 +106,13 @@ def serve(
         app = create_app(service, lifespan=lifespan, stopping=lambda: server.should_exit)
         config = uvicorn.Config(
             Watched(app, app.state.metrics),
-            log_level="error",
+            log_config=None,
             access_log=False,
             server_header=False,
             ws="none",
+            # The other parser reads heads of any length.
+            http="h11",
+            ssl_context_factory=(lambda *_: certificate.context) if certificate else None,
             limit_concurrency=1000,
             timeout_keep_alive=75,
             timeout_graceful_shutdown=5,
@@ -126,6 +143,14 @@ def let_in(service: Service, secret: str | None) -> None:
         write_secret(file, f"{text}\n".encode())
     except OSError as error:
         raise InputError("the token file cannot be written", where=str(file)) from error
+
+
+def _renew(certificate: Certificate) -> None:
+    try:
+        certificate.reload()
+        log.info("the certificate was read once more")
+    except InputError as error:
+        log.error("the certificate from before stays: %s", error.what)
 
 
 async def _sweep(service: Service, keep_days: float | None) -> None:
