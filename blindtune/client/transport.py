@@ -186,7 +186,10 @@ class Transport:
             return self.error("cannot reach the server", "Is it running, and is its address right?")
         if remedy:
             return self.error("the server went down mid-upload", remedy)
-        return self.error("the connection broke off", "Try again.")
+        # A server that wants a client's certificate hangs up on those without one.
+        secured = self._http.base_url.scheme == "https"
+        also = "; if it repeats, the server may want --client-cert" * secured
+        return self.error("the connection broke off", f"Try again{also}.")
 
     def strange(self) -> RemoteError:
         """The error for an answer that no blindtune server gives."""

@@ -48,7 +48,7 @@ def serve(
     keep_days: float | None = None,
     certificate: Certificate | None = None,
     insecure_http: bool = False,
-    log_level: str = "info",
+    log_level: str = "warning",
     insecure: bool = False,
     ready: Callable[[int], None] | None = None,
 ) -> None:
@@ -77,7 +77,6 @@ def serve(
         RemoteError: the address cannot be listened at.
     """
     check_exposure(host, certificate is not None, insecure_http)
-    logs.configure(log_level)
     secret = token or os.environ.get(TOKEN)
     if secret is not None and (len(secret) < SHORTEST_TOKEN or not secret.isascii()):
         raise InputError(
@@ -87,6 +86,7 @@ def serve(
     service = Service.open(data_dir, database, blobs, insecure=insecure)
     busy = InputError("another server uses this data directory", where=str(data_dir), remedy="Stop it first.")
     with closing(service), exclusive(data_dir / "lock", busy), _listen(host, port) as listening:
+        logs.configure(log_level)
         let_in(service, secret)
         pool = Pool(service, workers, cores or max(1, (os.cpu_count() or 1) // workers))
         real_port = listening.getsockname()[1]
