@@ -17,8 +17,8 @@ from pathlib import Path
 
 import numpy as np
 
+from benchmarks.casestudy import prepare
 from benchmarks.commands import ROOT, Failed, keep, machine
-from benchmarks.datasets import xrays
 from benchmarks.page import table
 from blindtune.audit.private import lower_bound
 from blindtune.audit.results import AttackResult, read_results
@@ -40,9 +40,7 @@ guarantee is the derivation in `blindtune/he/flooding.py`. Here all coefficients
 attacker: a release tells a few hundred of them.
 
 ```console
-$ blindtune audit keys --tries 1000 --parameters insecure
-$ blindtune audit keys --tries 1000 --parameters usual
-$ blindtune audit keys --tries 100 --parameters release
+{commands}
 ```
 """
 
@@ -66,7 +64,7 @@ it attacks.
 
 ```console
 $ blindtune encrypt SCANS --labels LABELS.csv --out STUDY
-$ blindtune audit membership STUDY --heads {heads}
+$ blindtune audit membership STUDY --heads {heads} --epsilon 1 --epsilon 3 --epsilon 8
 ```
 """
 
@@ -113,20 +111,38 @@ def keys(run: Run, _: argparse.Namespace) -> tuple[list[AttackResult], str]:
     for name, tries in (("insecure", TRIES), ("usual", TRIES), ("release", TRIES // 10)):
         found += run(f"keys-{name}", "keys", "--parameters", name, "--tries", str(tries))
     rows = [[r.target, r.protection, f"{r.trials:,}", *cells(r, "keys recovered")] for r in found]
-    return found, KEYS.format(table=table(["parameters", "told", "tries", "keys recovered"], rows))
+    shown = table(["parameters", "told", "tries", "keys recovered"], rows)
+    commands = "\n".join(f"$ {c}" for c in dict.fromkeys(r.command for r in found))
+    return found, KEYS.format(table=shown, commands=commands)
 
 
 def membership(run: Run, given: argparse.Namespace) -> tuple[list[AttackResult], str]:
     """Who was in the training data."""
     study = given.work / "study"
     if not StudyDirectory(study).complete:
-        call(["encrypt", *xrays(given.shared, given.work), "--out", str(study), "--json"])
+        call(["encrypt", str(embeddings(given.shared, given.work)), "--out", str(study), "--json"])
     found = run("membership", "membership", str(study))
     names = list(found[0].figures)
     rows = [[r.protection, *cells(r, *names)] for r in found]
     heads = found[0].trials
     shown = table(["head", *names], rows)
     return found, MEMBERSHIP.format(table=shown, target=found[0].target, heads=heads, others=heads - 1)
+
+
+def embeddings(shared: Path, work: Path) -> Path:
+    """The X-rays' embeddings, as in the case study; made once."""
+    path = work / "xrays.npz"
+    if not path.is_file():
+        data = prepare(shared, work).data
+        np.savez(
+            path,
+            embeddings=data.features,
+            labels=data.labels,
+            classes=np.array(data.classes),
+            patients=np.array(data.patients),
+            splits=data.splits,
+        )
+    return path
 
 
 def dp(run: Run, _: argparse.Namespace) -> tuple[list[AttackResult], str]:

@@ -120,7 +120,8 @@ def audit(
                 figures=figures,
                 trials=heads,
                 control=control,
-                command=f"blindtune audit membership STUDY --heads {heads}",
+                command=f"blindtune audit membership STUDY --heads {heads}"
+                + "".join(f" --epsilon {e:g}" for e in epsilons),
                 versions=versions(),
             )
         )
