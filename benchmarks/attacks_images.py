@@ -28,19 +28,20 @@ NAME = "attacks_images"
 DOCS = ROOT / "docs"
 PICTURES = DOCS / "audit"
 DEIT = "deit_tiny_patch16_224"
-SEARCHED = ("--images", "3", "--iterations", "100")
+SEARCHED = ("--iterations", "100")
 
 RUNS: dict[str, tuple[str, ...]] = {
     "embedding": ("embedding", "--backbone", DEIT, "--side", "48", "--epochs", "10"),
     "embedded": ("embedding", "--backbone", FEATURES, "--side", "48", "--epochs", "10"),
     "deit": ("inversion", "--network", DEIT, "--side", "64", "--images", "12", "--iterations", "40"),
     "resnet-evaluation": (
-        *("inversion", "--network", "resnet18", "--norm", "batch", "--mode", "evaluation"), *SEARCHED,
+        *("inversion", "--network", "resnet18", "--norm", "batch", "--mode", "evaluation"),
+        *("--images", "3", "--epsilon", "8"), *SEARCHED,
     ),
-    "resnet-group": ("inversion", "--network", "resnet18", "--control-only", *SEARCHED),
+    "resnet-group": ("inversion", "--network", "resnet18", "--images", "2", "--control-only", *SEARCHED),
     "resnet-training": (
-        *("inversion", "--network", "resnet18", "--norm", "batch"), "--side", "48", "--control-only",
-        *SEARCHED,
+        *("inversion", "--network", "resnet18", "--norm", "batch", "--side", "48"),
+        *("--images", "2", "--control-only"), *SEARCHED,
     ),
 }  # fmt: skip
 """The commands behind each table."""

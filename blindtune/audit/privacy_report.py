@@ -248,9 +248,9 @@ def shown(name: str, value: float) -> str:
 
 
 def columns(rows: Sequence[AttackResult]) -> list[str]:
-    """Names of the figures to show of some results: shares of patients first; tests stay in the JSON."""
+    """Names of the figures to show of some results: shares first, then chance; tests stay in the JSON."""
     names = dict.fromkeys(name for r in rows for name in r.figures if not name.endswith(LEFT_OUT))
-    return sorted(names, key=lambda name: not _is_share(name) or "chance" in name)
+    return sorted(names, key=lambda name: (not _is_share(name), "chance" in name))
 
 
 def _is_share(name: str) -> bool:
