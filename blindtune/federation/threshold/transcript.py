@@ -12,12 +12,13 @@ from blindtune.federation.threshold.message import Statement, opened, overhead, 
 from blindtune.federation.threshold.outbox import Outbox
 from blindtune.federation.threshold.terms import Terms
 from blindtune.he.openfhe import joint
+from blindtune.he.openfhe.refresh import part_bytes
 
 JOIN, FIRST, SECOND, CONFIRM = "join", "first", "second", "confirm"
 STAGES = (JOIN, FIRST, SECOND, CONFIRM)
 """Of key generation: commitments; shares of all keys; shares of the relinearisation key; what was heard."""
 
-ABORT, CONSENT, SHARE, SUM = "abort", "consent", "share", "sum"
+ABORT, CONSENT, REFRESH, SHARE, SUM = "abort", "consent", "refresh", "share", "sum"
 MAX_SMALL, MAX_SUM = 1 << 16, 1 << 26
 
 
@@ -160,6 +161,9 @@ class Transcript:
         if item in self.items(FIRST) or item == joint.RELINEARISED:
             p = self.terms.checked_parameters
             return joint.header_of(item, p).bytes(p) + overhead()
+        if item == REFRESH:
+            p = self.terms.checked_parameters
+            return part_bytes(p.levels, p) * len(self.terms.periods) + overhead()
         if item == SUM:
             return MAX_SUM
         return MAX_SMALL + sum(16 * p + 16 for p in self.terms.periods) + overhead()

@@ -53,25 +53,26 @@ def header_of(item: str, parameters: Parameters) -> Header:
     return Header(kind, limbs, seeded=item != RELINEARISED, element=element)
 
 
-def seeds(reference: bytes, item: str, count: int) -> list[bytes]:
+def seeds(reference: bytes, item: str, count: int, number: int = 0) -> list[bytes]:
     """The seeds of an item's uniform polynomials: nobody chooses them once the study is agreed.
 
     Args:
         reference: digest of the agreed study, 32 bytes.
+        number: of several items of this kind.
     """
-    text = b"blindtune joint key" + reference + item.encode()
+    text = b"blindtune joint key" + reference + number.to_bytes(4, "big") + item.encode()
     found = hashlib.shake_256(text).digest(SEED_BYTES * count)
     return [found[i * SEED_BYTES : (i + 1) * SEED_BYTES] for i in range(count)]
 
 
-def uniform(reference: bytes, item: str, parameters: Parameters) -> Residues:
-    """An item's uniform polynomials (components, limbs, N)."""
+def uniform(reference: bytes, item: str, parameters: Parameters, number: int = 0) -> Residues:
+    """An item's uniform polynomials (components, limbs, N); see :func:`seeds`."""
     from blindtune.he.xof import uniform as expanded
 
     header = header_of(item, parameters)
     primes = header.primes(parameters)
     found = np.empty((header.components, len(primes), parameters.ring_degree), np.uint64)
-    for seed, row in zip(seeds(reference, item, len(found)), found, strict=True):
+    for seed, row in zip(seeds(reference, item, len(found), number), found, strict=True):
         expanded(seed, primes, row)
     return found
 
@@ -133,6 +134,9 @@ class JointPublicKey:
     Args:
         data: the blob of the summed ``public`` item.
 
+    Attributes:
+        raw: OpenFHE's key.
+
     Raises:
         EngineError: damaged, or of other parameters.
     """
@@ -143,7 +147,7 @@ class JointPublicKey:
             raise EngineError("not a joint public key")
         self.parameters, self._codec = parameters, codec(parameters)
         (residues,) = blob.expand(data, header, parameters)
-        self._raw = self._codec.public_key(residues)
+        self.raw = self._codec.public_key(residues)
 
     def encrypt(self, values: NDArray[Any]) -> bytes:
         """Encrypt a slot vector (slots,), complex, at the top level.
@@ -152,5 +156,5 @@ class JointPublicKey:
             EngineError: not finite, or too large for the scale.
         """
         top = self.parameters.levels
-        made = self._codec.context.Encrypt(self._raw, self._codec.encode(values, top))
+        made = self._codec.context.Encrypt(self.raw, self._codec.encode(values, top))
         return self._codec.dump(Ciphertext(made, top))

@@ -22,6 +22,7 @@ from blindtune.he.fast.tables import automorphism
 from blindtune.he.openfhe import joint
 from blindtune.he.openfhe.codec import TAG, codec
 from blindtune.he.openfhe.opening import Opened, project
+from blindtune.he.openfhe.refresh import Part, Stale
 from blindtune.he.openfhe.slots import Slots
 from blindtune.params import Parameters
 
@@ -121,6 +122,23 @@ class SecretShare:
         whole = self._codec.polynomial(np.tile(noise, p.slots // opened.period))
         hidden = project(whole, opened.coefficients, p.primes[0])
         return joint.add(product, hidden, np.array(p.primes[:1], np.uint64))
+
+    def refresh(self, stale: Stale) -> Part:
+        """This party's part in making a ciphertext fresh; its mask hides everything.
+
+        Never make two for one ciphertext.
+        """
+        run, top = self._codec.context, self.parameters.levels
+        made = run.IntMPBootDecrypt(
+            self._raw,
+            self._codec.raw(stale.rows[1:], stale.level),
+            self._codec.raw(stale.uniform[None], top),
+        )
+        masked, mask = (
+            self._codec.residues(raw, level, 1)[0]
+            for raw, level in zip(made, (stale.level, top), strict=True)
+        )
+        return Part(masked, mask)
 
     def _times(self, secret: Any, key: bytes, item: str) -> NDArray[np.uint64]:
         """Both polynomials of each digit of a joint key times a secret, with fresh noise."""
