@@ -56,7 +56,8 @@ def render(parts: Mapping[str, Any]) -> str:
         titles = ["model", "accuracy", "balanced accuracy", "MCC", "AUC", f"p against {reference}"]
         text += (
             f"\n## {title}\n\n{sizes}. {m['cpu']}, {m['cores']} cores, Python {m['python']}, commit "
-            f"{m['commit']}; all sites in one process, one after the other: seconds are of all together.\n\n"
+            f"{m['commit']}, a load of {m['load_at_start']:.1f} when it ended; all sites in one process, one "
+            "after the other: seconds are of all together.\n\n"
             + table([*titles, "epsilon", "seconds"], rows)
             + "\n"
         )
@@ -70,8 +71,8 @@ NOTES = """
   probability 0.2.
 * The private network is small and starts from random weights: exact noise is drawn for every parameter, at
   every site, in every step, which takes longer than the gradients where there are millions. It takes 30
-  steps, each patient in one with probability 0.5. Its rate was chosen on validation scans, which epsilon
-  does not count.
+  steps, each patient in one with probability 0.5; the rows without privacy take eight passes with momentum.
+  Network and rate were chosen on validation scans, which epsilon does not count.
 * *blind federation*: four rounds; each site's step runs on ciphertexts at a server in another process, at
   128-bit security. *blind steps in clear* are the same steps without encryption.
 * With three sites a secure sum needs all three.
