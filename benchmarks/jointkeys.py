@@ -5,9 +5,9 @@
 In an environment with OpenFHE; the server may run in another one, with SEAL. Embeddings are what ``blindtune
 encrypt`` keeps in a study's private directory: features, labels, patients and splits. The training patients
 are split into three unequal shards with other shares of the classes. Written to
-``benchmarks/results/jointkeys.json``: areas under the curve of the pooled head, encrypted and in clear, of
-each hospital's own head and of their average; seconds and bytes of every phase; and what an attacker finds
-who has all directories but one.
+``benchmarks/results/jointkeys.json`` and ``docs/joint-keys.md``: areas under the curve of the pooled head,
+encrypted and in clear, of each hospital's own head and of their average; seconds and bytes of every phase;
+and what an attacker finds who has all directories but one.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.commands import ROOT, commit, keep
+from benchmarks.commands import ROOT, commit, keep, kept
 from blindtune.client.calibrate import processor
 from blindtune.client.encoding import encode
 from blindtune.federation.agreement import HeadModel
@@ -61,6 +61,8 @@ SHARES = {"north": (0.75, 0.15, 0.1), "south": (0.15, 0.65, 0.25), "west": (0.1,
 TASK = {"directions": 63, "epsilon": 0.1, "degree": 7, "interval": 12.0}
 RATES = (4.0, 4.0, 4.0)
 PAUSE = 0.2
+PAGE = ROOT / "docs" / "joint-keys.md"
+BEGIN, END = "<!-- measured: python -m benchmarks.jointkeys -->", "<!-- end of what was measured -->"
 
 
 def main() -> None:
@@ -78,6 +80,7 @@ def main() -> None:
         hospital(given.work, given.role)
     else:
         keep("jointkeys", run(given))
+        render()
 
 
 def run(given: argparse.Namespace) -> dict[str, Any]:
@@ -143,6 +146,51 @@ def run(given: argparse.Namespace) -> dict[str, Any]:
         "areas": areas(given.work, data, shards, task),
         "attack": attack(given.work, terms),
     }
+
+
+def render() -> None:
+    """Write what was kept into the page of joint keys."""
+    found = kept("jointkeys")
+    rows = {name: sum(counts) for name, counts in found["rows"].items()}
+    areas_ = [[name, f"{a['val']:.4f}", f"{a['test']:.4f}"] for name, a in found["areas"].items()]
+    sent = {stage: told["bytes"] for stage, told in found["messages"].items()}
+    hospitals = [found["roles"][name] for name in NAMES]
+    spent = {
+        phase: max(role["phases"][phase]["processor"] for role in hospitals)
+        for phase in ("keys", "moments", "encrypt", "open")
+    }
+    server = found["roles"]["server"]
+    phases = [
+        ["key generation", spent["keys"], sum(sent[stage] for stage in STAGES)],
+        ["moments", spent["moments"], sent["sum"]],
+        ["rows", spent["encrypt"], max(role["upload"] for role in hospitals)],
+        ["opening", spent["open"], sent["consent"] + sent["share"]],
+    ]
+    told = found["machine"]
+    text = f"""
+{" / ".join(map(str, rows.values()))} training rows at three hospitals, ring degree {found["ring_degree"]:,},
+{found["modulus_bits"]:g} bits, {found["statistical_bits"]} bits of smudging; hospitals with OpenFHE
+{told["openfhe"]}, the server with {server["engine"]}. Area under the curve, each class against the rest:
+
+{table(["head", "validation", "test"], areas_)}
+
+What a hospital spends, in processor seconds of one core ({told["cpu"]}), and sends:
+
+{table(["phase", "seconds", "MB"], [[n, f"{s:.1f}", f"{b / 1e6:.3g}"] for n, s, b in phases])}
+
+The server adds the keys up in {server["phases"]["keys"]["processor"]:.0f} and trains in
+{server["phases"]["train"]["processor"]:.0f} processor seconds; the rehearsal that measures the error took
+{found["seconds"]["rehearsal"]:.0f} s on the clock of a machine under a load of {told["load_at_start"]:.0f}.
+Commit {told["commit"]}, `python -m benchmarks.jointkeys`.
+"""
+    before, _, rest = PAGE.read_text().partition(BEGIN)
+    PAGE.write_text(before + BEGIN + text + END + rest.partition(END)[2])
+
+
+def table(head: list[str], rows: list[list[str]]) -> str:
+    """A table in Markdown."""
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def finish(processes: list[subprocess.Popen[bytes]]) -> None:
