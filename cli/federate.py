@@ -64,20 +64,45 @@ def plan(
     file: Annotated[Path, typer.Argument(help="A plan; with --out a draft: one without start.")],
     out: Annotated[Path | None, typer.Option(help="Directory for plan.json and start.safetensors.")] = None,
     weights: Annotated[Path | None, typer.Option(help="The network's pretrained weights.")] = None,
+    space: Annotated[
+        Path | None, typer.Option(help="A search's space: with --out, search.json around a plan.")
+    ] = None,
+    trials: simulation.TrialCount = 20,
+    objective: simulation.Objective = "mcc",
     json_: Json = False,
 ) -> None:
     """Check a plan and show its digest, or complete a draft: count the model's values and fix its start.
 
     plan.json goes to every hospital, which approves it by giving it to join; the start goes to the
-    aggregator.
+    aggregator. So does search.json, for a search.
     """
-    from blindtune.federation.plans import complete, read_plan
+    from blindtune.errors import InputError
+    from blindtune.federation.agreement import Agreement
+    from blindtune.federation.plans import (
+        START,
+        complete,
+        read_bytes,
+        read_either,
+        read_plan,
+        read_start,
+        write_plan,
+    )
+    from blindtune.federation.search import SearchPlan
 
-    if out:
+    found: Agreement | SearchPlan
+    if space and not out:
+        raise InputError("no place for the search", where="--space", remedy="Give --out as well.")
+    if space and out:
+        base = read_plan(file)
+        found = SearchPlan.of(base, read_bytes(space), trials, objective)
+        start = read_start(file.with_name(START), base)
+        render.make_directory(out)
+        write_plan(found, start, out)
+    elif out:
         render.make_directory(out)
         found = complete(file, out, weights)
     else:
-        found = read_plan(file)
+        found = read_either(file)
     if json_:
         render.print_json({"digest": found.digest, "plan": found.model_dump()})
         return

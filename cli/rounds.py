@@ -12,13 +12,19 @@ import typer
 from blindtune.cli import render
 from blindtune.cli.options import PlainHttp, TokenFile, number
 from blindtune.cli.tally import Tally
+from blindtune.cli.trials import Trials, say_cost
 
 if TYPE_CHECKING:
     from blindtune.federation.agreement import Agreement
+    from blindtune.federation.hospital import Hospital
+    from blindtune.federation.learner import Learner
+    from blindtune.federation.search import SearchPlan
     from blindtune.federation.secagg.session import Policy
-    from blindtune.federation.setup import OnImage
+    from blindtune.federation.setup import OnImage, Outsourcing
+    from blindtune.federation.trials import Search
 
 PlanFile = Annotated[Path, typer.Argument(help="The plan, from blindtune federate plan.")]
+EitherFile = Annotated[Path, typer.Argument(help="The plan of a study or a search, from federate plan.")]
 RosterFile = Annotated[Path, typer.Option("--roster", help="The roster, compared by telephone.")]
 StartFile = Annotated[Path | None, typer.Option(help="The plan's start; beside the plan by default.")]
 Weights = Annotated[Path | None, typer.Option(help="The backbone's weights, for a head on scans.")]
@@ -32,7 +38,7 @@ Lines = Annotated[
 
 
 def serve(
-    plan: PlanFile,
+    plan: EitherFile,
     roster: RosterFile,
     out: Annotated[Path, typer.Option(help="Where the study is kept; made if missing.")],
     certificate: Annotated[Path, typer.Option(help="This server's certificate with its chain (PEM).")],
@@ -57,19 +63,47 @@ def serve(
     """Aggregate a study over the network: it sees sums and who took part, and sends no code.
 
     Rounds that fail are tried again when enough hospitals are there. Ctrl-C stops; the same command
-    goes on with the next round.
+    goes on with the next round. A search ends in OUT/best/plan.json, with the best values.
     """
     from blindtune.federation.members import Members, read
-    from blindtune.federation.plans import START, read_plan, read_start
+    from blindtune.federation.plans import START, read_either, read_start
+    from blindtune.federation.search import SearchPlan
     from blindtune.federation.setup import save_model
 
     with _needs_flower():
-        from blindtune.federation.flower.aggregator import aggregate
+        from blindtune.federation.flower.aggregator import aggregate, aggregate_search
         from blindtune.federation.flower.link import Tls
 
-    agreed, members = read_plan(plan), read(Members, roster)
-    values = read_start(start or plan.with_name(START), agreed)
+    agreed, members = read_either(plan), read(Members, roster)
+    base = agreed.base if isinstance(agreed, SearchPlan) else agreed
+    values = read_start(start or plan.with_name(START), base)
+    policy = policy_of(base, len(members.members), fewest, colluding)
     shown = Tally(json_)
+    if isinstance(agreed, SearchPlan):
+        trials: list[Trials] = []
+
+        def begin(real_port: int, search: Search) -> None:
+            trials.append(Trials(agreed, search, json_))
+            trials[0].where(sorted(members.roster.names), {}, address=f"{host}:{real_port}")
+            shown.say(f"roster {members.roster.fingerprint}")
+
+        aggregate_search(
+            agreed,
+            values,
+            members,
+            out,
+            Tls(certificate, key),
+            host=host,
+            port=port,
+            timeout=timeout,
+            gather=gather,
+            policy=policy,
+            ready=begin,
+            tried=lambda trial: trials[0].trial(trial),
+            told=shown.say,
+        )
+        trials[0].end(values, out)
+        return
 
     def ready(real_port: int, done: int) -> None:
         shown.where({"address": f"{host}:{real_port}", "plan": agreed.digest, "rounds_done": done})
@@ -85,7 +119,7 @@ def serve(
         port=port,
         timeout=timeout,
         gather=gather,
-        policy=policy_of(agreed, len(members.members), fewest, colluding),
+        policy=policy,
         ready=ready,
         done=lambda d: shown.round(d.round, d.seconds, d.sent, d.received, d.missing),
         told=shown.say,
@@ -95,7 +129,7 @@ def serve(
 
 
 def join(
-    plan: PlanFile,
+    plan: EitherFile,
     address: Annotated[str, typer.Argument(help="The aggregator, as HOST:PORT.")],
     home: Annotated[Path, typer.Option(help="This hospital's keys, from blindtune federate init.")],
     roster: RosterFile,
@@ -126,14 +160,16 @@ def join(
     """
     from blindtune.federation.hospital import opened
     from blindtune.federation.members import NODE, Members, read, read_node_key
-    from blindtune.federation.plans import read_plan
-    from blindtune.federation.setup import build_learner
+    from blindtune.federation.plans import read_either
+    from blindtune.federation.search import SearchPlan
+    from blindtune.federation.setup import open_data
 
     with _needs_flower():
         from blindtune.federation.flower.fleet import Fleet
         from blindtune.federation.flower.node import take_part
 
-    agreed, members = read_plan(plan), read(Members, roster)
+    agreed, members = read_either(plan), read(Members, roster)
+    base = agreed.base if isinstance(agreed, SearchPlan) else agreed
     fleet = Fleet(address, ca, read_node_key(home / NODE))
     locked = render.passphrase(ask=passphrase)
     shown = Tally(False)
@@ -148,27 +184,41 @@ def join(
 
             token = render.token(token_file)
             remote = Remote(server, token, allow_plain_http=plain_http, ca=server_ca, client_cert=server_cert)
-            provider = HttpProvider(stack.enter_context(remote)), home / "blind"
+            provider = HttpProvider(stack.enter_context(remote))
         with images() as on_image:
-            learner = build_learner(
-                agreed,
-                data,
-                labels=labels,
-                weights=weights,
-                cache=home / "features",
-                provider=provider,
-                on_image=on_image,
+            made = open_data(
+                base, data, labels=labels, weights=weights, cache=home / "features", on_image=on_image
             )
-        here = opened(
+
+        def outsourced(place: Path) -> Outsourcing | None:
+            return (provider, place / "blind") if provider else None
+
+        def learner(trial: Agreement, place: Path) -> Learner:
+            return made(trial, place, outsourced(place))
+
+        opening = opened(
             home,
             agreed,
             members.roster,
-            learner,
+            learner if agreed is not base else made(base, home / "features", outsourced(home)),
             passphrase=locked,
-            policy=policy_of(agreed, len(members.members), fewest, colluding),
+            policy=policy_of(base, len(members.members), fewest, colluding),
             ledger=ledger,
         )
-        take_part(stack.enter_context(here), agreed, fleet, shown.say)
+        here = stack.enter_context(opening)
+        if isinstance(agreed, SearchPlan) and here.ledger:
+            _say_cost(agreed, here, shown)
+        take_part(here, agreed, fleet, shown.say)
+
+
+def _say_cost(plan: SearchPlan, here: Hospital, shown: Tally) -> None:
+    """What a search will cost this hospital's patients; refuses what the budget does not cover."""
+    from blindtune.federation.spending import afford
+
+    ledger = here.ledger
+    assert ledger is not None
+    cost = afford(plan, {here.name: ledger}, 0, range(plan.trials))[here.name]
+    say_cost(shown, here.name, ledger.spent_epsilon, ledger.epsilon, cost.search, cost.training)
 
 
 @contextmanager

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -23,14 +21,12 @@ from blindtune.cli.rounds import (
     policy_of,
 )
 from blindtune.cli.tally import Tally
+from blindtune.cli.trials import Trials
 
 if TYPE_CHECKING:
     from blindtune.federation.agreement import Agreement
     from blindtune.federation.learner import Learner
-    from blindtune.federation.search import SearchPlan
     from blindtune.federation.setup import Maker
-    from blindtune.federation.trials import Search, Trial
-    from blindtune.privacy.ledger import Ledger
 
 Sites = Annotated[Path, typer.Argument(help="A folder with one of scans, or one .npz, for each site.")]
 Out = Annotated[Path, typer.Option(help="Where coordinator and sites are kept; made if missing.")]
@@ -38,6 +34,8 @@ By = Annotated[
     str | None, typer.Option(help="Column of --labels that names the site; DATA is one folder then.")
 ]
 Labels = Annotated[Path | None, typer.Option(help="CSV for --by; DATA/labels.csv by default.")]
+TrialCount = Annotated[int, typer.Option(help="Trainings to try, in all.", min=1, max=10_000)]
+Objective = Annotated[str, typer.Option(help="mcc or auc, of securely summed validation counts.")]
 Ledgers = Annotated[
     Path | None,
     typer.Option(help="Folder with SITE.ledger for each site, from blindtune dp open, for a private plan."),
@@ -94,8 +92,8 @@ def search(
     data: Sites,
     out: Out,
     space: Annotated[Path, typer.Option(help="JSON: fields of the plan's local part, and what they may be.")],
-    trials: Annotated[int, typer.Option(help="Trainings to try, in all.", min=1, max=10_000)] = 20,
-    objective: Annotated[str, typer.Option(help="mcc or auc, of securely summed validation counts.")] = "mcc",
+    trials: TrialCount = 20,
+    objective: Objective = "mcc",
     by: By = None,
     labels: Labels = None,
     start: StartFile = None,
@@ -113,8 +111,7 @@ def search(
     Ends in OUT/best/plan.json, a plan for run or serve. The same command goes on with a search that was
     stopped. A private search spends budget: it says how much before it begins, and does not begin beyond it.
     """
-    from blindtune.errors import FederationError
-    from blindtune.federation.plans import PLAN, START, read_bytes, read_plan, read_start, write_plan
+    from blindtune.federation.plans import START, read_bytes, read_plan, read_start
     from blindtune.federation.search import SearchPlan
     from blindtune.federation.simulation import simulated_search
 
@@ -134,7 +131,7 @@ def search(
         accounts,
         run_trials,
     ):
-        told = _Trials(agreed, found, json_)
+        told = Trials(agreed, found, json_)
         told.where(sorted(makers), accounts)
         with render.progress(json_) as shown:
             task = shown.add_task("trials", total=trials * base.rounds)
@@ -148,86 +145,7 @@ def search(
                 done += 1
                 told.trial(trial)
                 shown.update(task, completed=done * base.rounds)
-        best = found.best
-        if best is None:
-            raise FederationError(
-                "no trial could be finished", where="search", remedy="Search another space, elsewhere."
-            )
-        chosen = agreed.best(best.values)
-        render.make_directory(out / "best")
-        write_plan(chosen, values, out / "best")
-        told.best(best, chosen.digest, out / "best" / PLAN)
-
-
-class _Trials:
-    """What is told of a search: a JSON document a line, or a table at its end."""
-
-    def __init__(self, plan: SearchPlan, found: Search, json_: bool) -> None:
-        self._plan, self._found, self._json, self._said = plan, found, json_, Tally(False)
-
-    def where(self, sites: list[str], ledgers: dict[str, Ledger]) -> None:
-        """What will be done, and what it costs; refuses what no budget covers."""
-        from blindtune.federation.trials import afford
-
-        plan, told = self._plan, {}
-        for site, after in afford(self._found, ledgers).items():
-            ledger = ledgers[site]
-            told[site] = {"budget": ledger.epsilon, "spent": ledger.spent_epsilon, "after": after.search}
-            told[site] |= {"delta": ledger.delta, "with_training": after.training}
-        where = {"search": plan.digest, "sites": sites, "trials": plan.trials, "left": self._found.left}
-        if self._json:
-            self._line({**where, "privacy": told})
-            return
-        self._said.where(where)
-        for site, cost in told.items():
-            self._said.say(
-                f"{site}: epsilon {cost['spent']:.3g} of {cost['budget']:g} is spent; {cost['after']:.3g} "
-                f"at most after the search, {cost['with_training']:.3g} with a training like a trial"
-            )
-            if cost["with_training"] > cost["budget"]:
-                self._said.say(f"{site}: the search leaves too little for that training")
-
-    def trial(self, trial: Trial) -> None:
-        """A trial that is done."""
-        if self._json:
-            told = {"trial": trial.number, "values": trial.values, "score": trial.score}
-            self._line({**told, "why": trial.why} if trial.why else told)
-        elif trial.why:
-            self._said.say(f"trial {trial.number} failed: {trial.why}")
-
-    def best(self, best: Trial, digest: str, plan: Path) -> None:
-        """The end."""
-        if self._json:
-            self._line(
-                {
-                    "best": best.number,
-                    "values": best.values,
-                    "score": best.score,
-                    "plan": str(plan),
-                    "digest": digest,
-                }
-            )
-            return
-        from rich.console import Console
-        from rich.table import Table
-
-        names = list(self._plan.space)
-        title = f"Trials, by {self._plan.objective} on validation cases"
-        table = Table("trial", *names, "score", "", title=title, title_justify="left", title_style="bold")
-        for trial in self._found.finished:
-            cells = [
-                f"{v:.4g}" if isinstance(v, float) else str(v)
-                for v in (trial.values.get(n, "") for n in names)
-            ]
-            score = "failed" if trial.score is None else f"{trial.score:.4f}"
-            table.add_row(str(trial.number), *cells, score, "best" if trial.number == best.number else "")
-        Console(highlight=False).print(table)
-        self._said.say(f"the plan with the best values is {plan}; train it with blindtune federate run")
-
-    @staticmethod
-    def _line(told: dict[str, Any]) -> None:
-        sys.stdout.write(json.dumps(told, ensure_ascii=False) + "\n")
-        sys.stdout.flush()
+        told.end(values, out)
 
 
 def _makers(

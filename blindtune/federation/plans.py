@@ -11,10 +11,11 @@ from safetensors.numpy import load_file, save_file
 from blindtune.errors import FederationError, InputError
 from blindtune.federation.agreement import MAX_BYTES, Agreement
 from blindtune.federation.learner import Values
+from blindtune.federation.search import SearchPlan
 from blindtune.federation.setup import draft
 from blindtune.files import whole_file, writing
 
-PLAN, START = "plan.json", "start.safetensors"
+PLAN, SEARCH, START = "plan.json", "search.json", "start.safetensors"
 
 
 def read_plan(path: Path) -> Agreement:
@@ -25,6 +26,21 @@ def read_plan(path: Path) -> Agreement:
         FederationError: not a plan.
     """
     return Agreement.read(read_bytes(path))
+
+
+def read_either(path: Path) -> Agreement | SearchPlan:
+    """Read a plan of a study, or of a search for one.
+
+    Raises:
+        InputError: it cannot be read.
+        FederationError: neither.
+    """
+    data = read_bytes(path)
+    try:
+        told = json.loads(data)
+    except (ValueError, RecursionError):
+        told = None
+    return SearchPlan.read(data) if isinstance(told, dict) and "base" in told else Agreement.read(data)
 
 
 def complete(path: Path, directory: Path, weights: Path | None = None) -> Agreement:
@@ -68,8 +84,8 @@ def complete(path: Path, directory: Path, weights: Path | None = None) -> Agreem
     return plan
 
 
-def write_plan(plan: Agreement, start: Values, directory: Path) -> None:
-    """Write a plan with its start.
+def write_plan(plan: Agreement | SearchPlan, start: Values, directory: Path) -> None:
+    """Write a plan, of a study or a search, with its start.
 
     Raises:
         InputError: the files cannot be written.
@@ -77,7 +93,7 @@ def write_plan(plan: Agreement, start: Values, directory: Path) -> None:
     with writing("the plan", directory.name):
         with whole_file(directory / START) as partial:
             save_file({"values": start}, partial)
-        with whole_file(directory / PLAN) as partial:
+        with whole_file(directory / (PLAN if isinstance(plan, Agreement) else SEARCH)) as partial:
             partial.write_text(plan.model_dump_json(indent=1) + "\n")
 
 

@@ -138,16 +138,20 @@ class SearchPlan(Schema):
         inside = values.keys() == self.space.keys() and all(self.space[n].holds(v) for n, v in values.items())
         if not 0 <= number < self.trials or not inside:
             raise FederationError("a trial outside the search that was agreed on", where="search")
-        return self._named(f"t{number}", values)
+        return self._with(self.name(number), values)
+
+    def name(self, number: int) -> str:
+        """The study of a trial."""
+        return f"{self.base.study[:50]}-t{number}"
 
     def best(self, values: Mapping[str, Any]) -> Agreement:
         """The plan of the training that a search is for: a study of its own, with the best values."""
-        return self._named("best", values)
+        return self._with(f"{self.base.study[:50]}-best", values)
 
-    def _named(self, name: str, values: Mapping[str, Any]) -> Agreement:
+    def _with(self, study: str, values: Mapping[str, Any]) -> Agreement:
         told = self.base.model_dump()
         told["local"] |= values
-        told["study"] = f"{self.base.study[:50]}-{name}"
+        told["study"] = study
         return Agreement.checked(told)
 
     def releases(self) -> list[Release]:

@@ -15,14 +15,12 @@ from typing import Any
 import numpy as np
 from pydantic import ValidationError
 
-from blindtune.errors import FederationError, MissingPackageError, PrivacyError
+from blindtune.errors import FederationError, MissingPackageError
 from blindtune.federation.agreement import Agreement, Schema
 from blindtune.federation.channel import Answer, Channel, Request
 from blindtune.federation.coordinator import Coordinator, Round
 from blindtune.federation.search import Number, Options, SearchPlan, Span
 from blindtune.federation.site import Site
-from blindtune.privacy.account import Release, epsilon
-from blindtune.privacy.ledger import Ledger
 
 TRIAL = "trial/"
 MAX_HEAD = 1 << 16
@@ -166,6 +164,11 @@ class Search:
         """Trials that are not done."""
         return self.plan.trials - len(self.finished)
 
+    @property
+    def begun(self) -> list[int]:
+        """Those of them that were stopped on the way."""
+        return [t.number for t in self._study.get_trials(states=[self._states.RUNNING])]
+
     def run(self, train: Train) -> Iterator[Trial]:
         """Run the trials that are left, and tell each when it is done and kept.
 
@@ -186,21 +189,6 @@ class Search:
             values = {name: _proposed(asked, name, part) for name, part in self.plan.space.items()}
             yield self._finish(asked.number, values, train)
 
-    def outstanding(self, ledger: Ledger) -> list[Release]:
-        """What the trials that are left will release at most of the patients of a ledger."""
-        cost = self.plan.releases()
-        running = self._study.get_trials(states=[self._states.RUNNING])
-        waiting = self.plan.trials - len(self._study.trials)
-        left = [Release(r.noise, r.sampling, r.count * waiting) for r in cost] if waiting else []
-        for begun in running:
-            charged = (
-                _charged(ledger, self.plan.trial(begun.number, begun.params).study) if begun.params else {}
-            )
-            for r in cost:
-                count = r.count - charged.get((r.noise, r.sampling), 0)
-                left += [Release(r.noise, r.sampling, count)] if count > 0 else []
-        return left
-
     def _finish(self, number: int, values: dict[str, Any], train: Train) -> Trial:
         agreement = self.plan.trial(number, values)
         place = self._directory / f"trial-{number}"
@@ -213,40 +201,6 @@ class Search:
         # The number stands in the database since it was proposed, whoever proposed it.
         self._study.tell(number, score)
         return Trial(number, values, score)
-
-
-@dataclass(frozen=True)
-class Spending:
-    """Epsilon that a site will have spent, at most.
-
-    Attributes:
-        search: when the search is over.
-        training: with a training like a trial after it.
-    """
-
-    search: float
-    training: float
-
-
-def afford(search: Search, ledgers: Mapping[str, Ledger]) -> dict[str, Spending]:
-    """What a search will cost each site.
-
-    Raises:
-        PrivacyError: it would exceed a site's budget: nothing is to be begun.
-    """
-    found = {}
-    for name, ledger in ledgers.items():
-        after = [*ledger.spent(), *search.outstanding(ledger)]
-        both = (epsilon(r, ledger.delta) for r in (after, [*after, *search.plan.releases()]))
-        found[name] = Spending(*both)
-        if found[name].search > ledger.epsilon:
-            raise PrivacyError(
-                f"the search would take epsilon to {found[name].search:.3g} of {ledger.epsilon:g}, "
-                f"{ledger.spent_epsilon:.3g} is spent",
-                where=name,
-                remedy="Nothing was begun: plan fewer trials or rounds, or more noise.",
-            )
-    return found
 
 
 def objective(plan: SearchPlan, last: Round) -> float:
@@ -285,12 +239,3 @@ def _proposed(asked: Any, name: str, part: Span | Options) -> Any:
     if isinstance(part, Options):
         return asked.suggest_categorical(name, part.options)
     return asked.suggest_float(name, part.low, part.high, log=part.log)
-
-
-def _charged(ledger: Ledger, study: str) -> dict[tuple[float, float], int]:
-    """Releases that were charged for a study."""
-    found: dict[tuple[float, float], int] = {}
-    for _, purpose, r in ledger.purposes():
-        if purpose.startswith(f"{study}, "):
-            found[r.noise, r.sampling] = found.get((r.noise, r.sampling), 0) + r.count
-    return found

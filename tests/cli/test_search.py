@@ -86,6 +86,20 @@ def test_trials_that_all_diverge_are_told(search, space):
     assert "trial 1 failed: round" in ran.err
 
 
+def test_a_search_as_a_plan_for_a_network(blindtune, plan, space, tmp_path):
+    given = ("--space", space, "--trials", 5, "--objective", "auc")
+    blindtune("federate", "plan", plan, *given).refused("--space", "--out")
+    ran = blindtune("federate", "plan", plan, *given, "--out", tmp_path / "search", "--json")
+    told = json.loads(ran.out)
+    assert (told["plan"]["trials"], told["plan"]["objective"]) == (5, "auc")
+    assert told["plan"]["base"] == json.loads(plan.read_text())
+    shown = blindtune("federate", "plan", tmp_path / "search" / "search.json", "--json")
+    assert json.loads(shown.out) == told
+    assert (tmp_path / "search" / "start.safetensors").read_bytes() == plan.with_name(
+        "start.safetensors"
+    ).read_bytes()
+
+
 class TestRefusals:
     @pytest.mark.parametrize(
         ("told", "why"),

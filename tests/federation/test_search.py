@@ -16,7 +16,8 @@ from blindtune.federation.search import Options, SearchPlan, Span
 from blindtune.federation.secagg.journal import Journal
 from blindtune.federation.secagg.member import Member
 from blindtune.federation.site import Site
-from blindtune.federation.trials import Search, SearchSite, afford, mcc, objective
+from blindtune.federation.spending import afford
+from blindtune.federation.trials import Search, SearchSite, mcc, objective
 from blindtune.privacy.account import epsilon
 
 ONE_STEP = {"every": 1, "unit": "batches"}
@@ -60,6 +61,11 @@ class Searching:
 
     def search(self):
         return Search(self.plan, self.made.directory / "search", seed=1)
+
+    def afford(self):
+        search = self.search()
+        begun = search.begun
+        return afford(self.plan, self.made.ledgers, search.left - len(begun), begun)
 
     def trials(self):
         return self.search().run(self.train)
@@ -148,7 +154,7 @@ class TestPrivateSearches:
 
     def test_every_trial_is_charged_as_it_was_told(self, study):
         searching = self.searching(study)
-        told = afford(searching.search(), searching.made.ledgers)
+        told = searching.afford()
         list(searching.trials())
         for name, ledger in searching.made.ledgers.items():
             assert sum(r.count for r in ledger.spent() if r.noise == 15.0) == 4
@@ -157,7 +163,7 @@ class TestPrivateSearches:
 
     def test_what_a_stopped_trial_was_charged_is_not_counted_again(self, study):
         searching = self.searching(study)
-        before = afford(searching.search(), searching.made.ledgers)
+        before = searching.afford()
 
         def stop():
             raise KeyboardInterrupt
@@ -166,14 +172,14 @@ class TestPrivateSearches:
         with pytest.raises(KeyboardInterrupt):
             next(searching.trials())
         assert all(ledger.spent() for ledger in searching.made.ledgers.values())
-        assert afford(searching.search(), searching.made.ledgers) == before
+        assert searching.afford() == before
 
     def test_a_search_beyond_a_budget_is_not_begun(self, study):
         searching = self.searching(study)
         one = epsilon(searching.plan.releases(), 1e-4)
         poor = self.searching(study, budget=(1.1 * one, 1e-4))
         with pytest.raises(PrivacyError, match=r"would take epsilon .* Nothing was begun"):
-            afford(poor.search(), poor.made.ledgers)
+            poor.afford()
         assert not any(ledger.spent() for ledger in poor.made.ledgers.values())
 
     def test_the_dearest_of_searched_steps_is_what_is_told(self, study):

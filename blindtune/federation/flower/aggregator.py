@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,17 +12,22 @@ from flwr.serverapp import Grid
 
 from blindtune.errors import FederationError, InputError
 from blindtune.federation.agreement import Agreement
+from blindtune.federation.channel import Channel
 from blindtune.federation.coordinator import Coordinator, Round
 from blindtune.federation.flower.apps import most_bytes, server_app
 from blindtune.federation.flower.channel import FlowerChannel
 from blindtune.federation.flower.link import Link, Tls, link
 from blindtune.federation.learner import Values
 from blindtune.federation.members import Members
+from blindtune.federation.search import SearchPlan
 from blindtune.federation.secagg.session import Policy
+from blindtune.federation.trials import Search, Trial
 from blindtune.files import exclusive
 
 LOOK = 0.2
 """Seconds between two looks for hospitals that come."""
+TRIES = 3
+"""Of a round that fails with enough hospitals there, before the trial of a search has failed."""
 LONGEST_PAUSE = 60.0
 """Seconds before a round that failed is tried again, at most."""
 
@@ -76,29 +82,95 @@ def aggregate(
         RemoteError: the address cannot be listened at.
         FederationError: another study in this directory, or a start that is not the plan's.
     """
-    roster, limit = members.roster, most_bytes(plan)
-    enough = (policy or Policy()).threshold(len(roster)) if plan.secure else 1
+    found: list[Coordinator] = []
+
+    def work(channel: FlowerChannel, linked: Link, enough: int) -> None:
+        coordinator = Coordinator(plan, members.roster, channel, directory, start, policy)
+        found.append(coordinator)
+        ready(linked.port, len(coordinator.progress.rounds))
+        _gather(linked, len(members.roster), enough, gather)
+        _rounds(coordinator, linked, enough, done, told)
+        coordinator.publish()
+
+    _serve(plan, members, directory, tls, (host, port), timeout, policy, work)
+    return found[0]
+
+
+def aggregate_search(
+    plan: SearchPlan,
+    start: Values,
+    members: Members,
+    directory: Path,
+    tls: Tls,
+    *,
+    host: str,
+    port: int,
+    timeout: float,
+    gather: float,
+    policy: Policy | None = None,
+    ready: Callable[[int, Search], None] = lambda port, search: None,
+    tried: Callable[[Trial], None] = lambda trial: None,
+    told: Callable[[str], None] = lambda text: None,
+) -> Search:
+    """Serve a search until its trials are done; see :func:`aggregate`.
+
+    A round that fails several times over, with enough sites there, ends its trial, and not the search.
+
+    Args:
+        ready: gets the port, and the search with the trials that were done before.
+        tried: gets every trial.
+
+    Raises:
+        MissingPackageError: Optuna is not installed.
+    """
+    search = Search(plan, directory / "search")
+
+    def work(channel: FlowerChannel, linked: Link, enough: int) -> None:
+        ready(linked.port, search)
+        if search.left:
+            _gather(linked, len(members.roster), enough, gather)
+
+        def train(
+            number: int, agreed: Agreement, wrapped: Callable[[Channel], Channel], place: Path
+        ) -> Coordinator:
+            coordinator = Coordinator(agreed, members.roster, wrapped(channel), place, start, policy)
+            _rounds(coordinator, linked, enough, lambda _: None, told, TRIES)
+            return coordinator
+
+        for trial in search.run(train):
+            tried(trial)
+
+    _serve(plan, members, directory, tls, (host, port), timeout, policy, work)
+    return search
+
+
+def _serve(
+    plan: Agreement | SearchPlan,
+    members: Members,
+    directory: Path,
+    tls: Tls,
+    address: tuple[str, int],
+    timeout: float,
+    policy: Policy | None,
+    work: Callable[[FlowerChannel, Link, int], None],
+) -> None:
+    """Have work done over a channel to the members; it gets how many of them are enough."""
+    base = plan if isinstance(plan, Agreement) else plan.base
+    roster, limit = members.roster, most_bytes(base)
+    enough = (policy or Policy()).threshold(len(roster)) if base.secure else 1
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     busy = InputError(
         "another aggregator is at work here", where=directory.name, remedy="Stop it first, or choose another."
     )
-    found: list[Coordinator] = []
-
     with (
         exclusive(directory / "lock", busy),
-        link(members.doors, host, port, tls, limit) as linked,
+        link(members.doors, *address, tls, limit) as linked,
     ):
 
         def run(grid: Grid) -> None:
-            channel = FlowerChannel(grid, linked.nodes, roster, plan.digest, limit, timeout)
-            coordinator = Coordinator(plan, roster, channel, directory, start, policy)
-            found.append(coordinator)
-            ready(linked.port, len(coordinator.progress.rounds))
-            _gather(linked, len(roster), enough, gather)
-            _rounds(coordinator, linked, enough, done, told)
+            work(FlowerChannel(grid, linked.nodes, roster, plan.digest, limit, timeout), linked, enough)
 
         server_app(run)(linked.grid, linked.context)
-    return found[0]
 
 
 def _gather(linked: Link, everyone: int, enough: int, longest: float) -> None:
@@ -120,8 +192,9 @@ def _rounds(
     enough: int,
     done: Callable[[Done], None],
     told: Callable[[str], None],
+    tries: float = math.inf,
 ) -> None:
-    names, pause = set(linked.nodes), 1.0
+    names, pause, failed = set(linked.nodes), 1.0, 0
     since, before = time.monotonic(), linked.traffic
     while True:
         _wait(linked, enough)
@@ -131,10 +204,12 @@ def _rounds(
                 missing = sorted(names - set(round_.sites) - round_.excluded.keys())
                 sent, received = after[0] - before[0], after[1] - before[1]
                 done(Done(round_, now - since, sent, received, missing))
-                since, before, pause = now, after, 1.0
-            coordinator.publish()
+                since, before, pause, failed = now, after, 1.0, 0
             return
         except FederationError as error:
+            failed += 1
+            if failed >= tries:
+                raise
             told(f"{error.what}; trying again in {pause:.0f} s")
             time.sleep(pause)
             pause = min(2 * pause, LONGEST_PAUSE)

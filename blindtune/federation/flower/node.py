@@ -45,6 +45,7 @@ from blindtune.federation.flower.apps import client_app, most_bytes, quiet
 from blindtune.federation.flower.fleet import Fleet, R
 from blindtune.federation.flower.objects import OBJECT, identifiers, label, put_together, taken_apart
 from blindtune.federation.hospital import Hospital
+from blindtune.federation.search import SearchPlan
 
 LIFE = 15.0
 """Seconds between two signs of life that are promised; after twice as many the aggregator gives a node up."""
@@ -190,7 +191,7 @@ class Node:
 
 def take_part(
     hospital: Hospital,
-    plan: Agreement,
+    plan: Agreement | SearchPlan,
     fleet: Fleet,
     told: Callable[[str], None] = lambda text: None,
 ) -> None:
@@ -207,6 +208,6 @@ def take_part(
         told(f"{kind}: " + (f"refused: {answer.refusal}" if answer.refusal else "answered"))
 
     quiet()
-    limit = most_bytes(plan)
+    limit = most_bytes(plan if isinstance(plan, Agreement) else plan.base)
     app = client_app(hospital.site.handle, hospital.name, hospital.identity, plan.digest, limit, asked)
     Node(fleet, app, limit, told).run()

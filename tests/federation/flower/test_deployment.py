@@ -14,10 +14,12 @@ import numpy as np
 import pytest
 
 from blindtune.federation.members import Members, make, write
-from blindtune.federation.plans import complete, read_start
+from blindtune.federation.plans import complete, read_plan, read_start, write_plan
+from blindtune.federation.search import SearchPlan
 from blindtune.federation.secagg.quantise import Quantiser
-from blindtune.federation.setup import build_learner
+from blindtune.federation.setup import build_learner, open_data
 from blindtune.federation.simulation import simulated
+from blindtune.federation.trials import objective
 from blindtune.privacy.account import Release, epsilon
 from blindtune.privacy.ledger import Ledger
 
@@ -99,16 +101,16 @@ def start(place, authority):
     """Starts commands; ended with the test."""
     started = []
 
-    def serve(port=0):
+    def serve(port=0, plan="plan.json"):
         files = ("--certificate", authority / "server.pem", "--key", authority / "server.key")
         given = ("--roster", "roster.json", "--out", "study", "--port", port, *files, "--json")
-        started.append(Process(place, "serve", "plan.json", *given))
+        started.append(Process(place, "serve", plan, *given))
         return started[-1]
 
-    def join(name, address, *further):
+    def join(name, address, *further, plan="plan.json"):
         given = ("--home", name, "--roster", "roster.json", "--ca", authority / "ca.pem")
         data = ("--data", f"{name}.npz", *further)
-        started.append(Process(place, "join", "plan.json", address, *given, *data))
+        started.append(Process(place, "join", plan, address, *given, *data))
         return started[-1]
 
     yield serve, join
@@ -201,3 +203,59 @@ def test_a_private_study_ends_when_one_hospitals_ledger_would_be_exceeded(place,
     ledger = Ledger(place / "north.ledger")
     assert ledger.spent() == one
     ledger.close()
+
+
+class TestSearch:
+    @pytest.fixture
+    def search(self, place):
+        """Writes a search of two trials around a draft."""
+
+        def make(**further):
+            (place / "around.json").write_text(json.dumps({**DRAFT, "rounds": 2, **further}))
+            base = complete(place / "around.json", place)
+            plan = SearchPlan.of(base, b'{"rate": {"low": 0.1, "high": 2}}', 2, "mcc")
+            write_plan(plan, read_start(place / "start.safetensors", base), place)
+            return plan
+
+        return make
+
+    def test_one_that_is_stopped_goes_on_and_its_trials_are_those_in_one_process(self, place, start, search):
+        plan, (serve, join) = search(), start
+        aggregator = serve(plan="search.json")
+        first = json.loads(aggregator.until('"address"'))
+        assert (first["search"], first["left"]) == (plan.digest, 2)
+        for name in NAMES:
+            join(name, first["address"], plan="search.json")
+        trials = [json.loads(aggregator.until('"trial": 0'))]
+        aggregator.popen.send_signal(signal.SIGINT)
+        aggregator.popen.wait(60)
+        again = serve(first["address"].rpartition(":")[2], plan="search.json")
+        left = json.loads(again.until('"left"'))["left"]
+        if left:
+            trials.append(json.loads(again.until('"trial": 1')))
+        best = json.loads(again.until('"best"'))
+        again.ended()
+        learners = {name: open_data(plan.base, place / f"{name}.npz") for name in NAMES}
+        values = read_start(place / "start.safetensors", plan.base)
+        for trial in trials:
+            agreed = plan.trial(trial["trial"], trial["values"])
+            here = {name: made(agreed, None, None) for name, made in learners.items()}
+            with simulated(agreed, values, here, place / f"alone-{trial['trial']}") as coordinator:
+                assert trial["score"] == pytest.approx(objective(plan, list(coordinator.run())[-1]))
+        assert best["score"] >= max(t["score"] for t in trials)
+        assert read_plan(place / best["plan"]).study == "deployed-best"
+
+    def test_a_hospital_says_what_it_costs_and_stays_away_beyond_its_budget(self, place, start, search):
+        patients = {"east": 60, "north": 90, "west": 120}
+        private = {"noise": 15.0, "sampling": 1.0, "survivors": 3, "validation": 20.0, "patients": patients}
+        search(privacy=private)
+        for name, budget in (("east", 9.0), ("north", 0.3)):
+            Ledger.create(place / f"{name}.ledger", budget, 1e-3).close()
+        _, join = start
+        joined = [
+            join(name, "127.0.0.1:1", "--ledger", place / f"{name}.ledger", plan="search.json")
+            for name in ("east", "north")
+        ]
+        joined[0].until("epsilon 0 of 9 is spent", "at most after the search")
+        joined[1].until("error: north: the search would take epsilon to", "of 0.3")
+        joined[1].ended(2)
