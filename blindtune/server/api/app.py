@@ -51,8 +51,8 @@ def create_app(
     app.state.metrics = Metrics(states)
 
     @app.get("/v1/health", tags=["operation"])
-    def health() -> dict[str, str]:
-        """The process answers."""
+    async def health() -> dict[str, str]:
+        """The process answers, however busy its threads are."""
         return {"status": "ok"}
 
     @app.get("/v1/ready", tags=["operation"], responses={503: documented(503)[503]})

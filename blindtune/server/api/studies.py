@@ -2,9 +2,9 @@
 
 from collections.abc import Iterator
 from hashlib import sha256
-from threading import Semaphore
 from typing import Annotated, Literal
 
+from anyio import CapacityLimiter, to_thread
 from fastapi import APIRouter, Depends, Header
 from fastapi import Path as PathParameter
 from fastapi.responses import FileResponse, JSONResponse, Response
@@ -34,8 +34,8 @@ Name = Annotated[PartName, PathParameter()]
 Whose = Annotated[Member, PathParameter()]
 IfNoneMatch = Annotated[str | None, Header(max_length=1000)]
 
-_reading = Semaphore(1)
-"""Manifests are large documents: one at a time, so that memory stays bounded."""
+_reading = CapacityLimiter(1)
+"""Manifests are large documents: one at a time, so that memory stays bounded. Who waits holds no thread."""
 
 
 @router.get("")
@@ -68,20 +68,32 @@ def delete(study: Study, tenant: Submitter, here: Here) -> None:
         raise NOT_FOUND
 
 
+async def _manifest(study: Study, tenant: Submitter, here: Here, body: LargeBody) -> Manifest:
+    def read() -> Manifest:
+        return parse_manifest(body, insecure=here.studies.insecure)
+
+    manifest = await to_thread.run_sync(read, limiter=_reading)
+    if manifest.study != study or manifest.kind == "head":
+        raise BundleError("the manifest is of another study, or of a head")
+    return manifest
+
+
 @router.post(
     "/{study}/bundles",
     response_model=Missing,
     responses=documented(409, 413),
     openapi_extra=takes(Manifest),
 )
-def open_bundle(study: Study, tenant: Submitter, here: Here, body: LargeBody, once: Idempotent) -> Response:
+def open_bundle(
+    study: Study,
+    tenant: Submitter,
+    here: Here,
+    manifest: Annotated[Manifest, Depends(_manifest)],
+    once: Idempotent,
+) -> Response:
     """Open a bundle by its manifest, or go on with it: what is still to be uploaded."""
 
     def make() -> Response:
-        with _reading:
-            manifest = parse_manifest(body, insecure=here.studies.insecure)
-        if manifest.study != study or manifest.kind == "head":
-            raise BundleError("the manifest is of another study, or of a head")
         missing = here.studies.open_bundle(tenant, manifest)
         return JSONResponse({"missing": [p.model_dump() for p in missing]})
 
