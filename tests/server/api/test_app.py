@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import pytest
-
 from blindtune.errors import StorageError
 
 
@@ -70,11 +68,9 @@ def test_nothing_is_open_without_a_token(api, refused):
     assert tried > 40
 
 
-@pytest.mark.parametrize(
-    "path", ["/studies/..%2f..%2ftoken", "/studies/" + "A" * 32, "/studies/%00", "/nowhere"]
-)
-def test_path_tricks_name_nothing(api, refused, path):
-    refused(api.north.get(path), 404)
+def test_path_tricks_name_nothing(api, refused):
+    for path in ("/studies/..%2f..%2ftoken", "/studies/" + "A" * 32, "/studies/%00", "/nowhere"):
+        refused(api.north.get(path), 404)
 
 
 def test_a_method_that_an_address_lacks(api, refused):
