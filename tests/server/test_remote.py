@@ -16,6 +16,7 @@ from blindtune.client import transport, uploading
 from blindtune.client.remote import Remote
 from blindtune.client.uploading import Uploading
 from blindtune.errors import BundleError, RemoteError
+from blindtune.wire.bundle import write_bundle
 
 PHASES = ("forward", "residual", "backward", "update")
 
@@ -239,18 +240,22 @@ def test_unknown_study_and_states_in_words(study, idle_server, tmp_path):
     assert not [p for p in (idle_server.service.data_dir / "blobs").rglob("*") if p.is_file()]
 
 
-def test_fetched_head_is_checked(study, server, tmp_path):
-    with client(server) as there:
-        there.submit(study.bundles())
-        there.start(study.id)
-        there.wait(study.id, poll=0.05)
+def test_fetched_head_is_checked(study, idle_server, tmp_path):
+    service, tenant = idle_server.service, idle_server.tenant
+    with client(idle_server) as there:
+        there.submit([study.keys()])
+        # A head in its place without training.
+        items = [study.key.encrypt(np.zeros(study.parameters.slots))] * 2
+        manifest = write_bundle(tmp_path / "made", study.manifest("head", "north"), [("weights", items)])
+        service.contents.keep(tenant, tmp_path / "made" / "parts" / "weights")
+        with service.database.transaction() as db:
+            service.studies.put_head(db, tenant, study.id, manifest)
         with pytest.raises(BundleError, match="something else than this study's head"):
             there.fetch(study.id, tmp_path / "fetched", key="0" * 32)
         there.fetch(study.id, tmp_path / "fetched", key=study.key.key_id)
         with pytest.raises(BundleError, match="exists already"):
             there.fetch(study.id, tmp_path / "fetched", key=study.key.key_id)
-        part = server.service.studies.head_part(server.tenant, study.id, "weights")
-        weights = server.service.contents.path(server.tenant, part.sha256)
+        weights = service.contents.path(tenant, manifest.parts[0].sha256)
         data = bytearray(weights.read_bytes())
         data[500] ^= 1
         for damaged in (bytes(data), bytes(data[:-1])):

@@ -26,6 +26,9 @@ def test_the_same_data_are_trained_from_one_start_after_another(started, server,
             sent = []
             there.submit([*started.bundles(), started.start(weights(seed), f"start-{seed}")], sent.append)
             assert there.status(started.id).state == "ready"
+            # Nor is the head from another start given away.
+            with pytest.raises(RemoteError, match="not trained yet"):
+                there.fetch(started.id, tmp_path / f"head-{seed}", key=started.key.key_id)
             there.start(started.id)
             there.wait(started.id, poll=0.05)
             there.fetch(started.id, tmp_path / f"head-{seed}", key=started.key.key_id)
@@ -36,26 +39,16 @@ def test_the_same_data_are_trained_from_one_start_after_another(started, server,
         assert sum(sent) - data < data / 4
 
 
-def test_without_a_start_nothing_is_trained(started, server):
-    with Remote(server.url, server.token, insecure=True) as there:
+def test_without_a_start_nothing_is_trained(started, idle_server):
+    with Remote(idle_server.url, idle_server.token, insecure=True) as there:
         there.submit(started.bundles())
         assert there.status(started.id).state == "uploading"
         with pytest.raises(RemoteError, match="weights to start from"):
             there.start(started.id)
 
 
-def test_a_trained_study_with_a_new_start_gives_no_old_head(started, server, tmp_path):
-    with Remote(server.url, server.token, insecure=True) as there:
-        there.submit([*started.bundles(), started.start(weights(1))])
-        there.start(started.id)
-        there.wait(started.id, poll=0.05)
-        there.submit([started.start(weights(2), "other")])
-        with pytest.raises(RemoteError, match="not trained yet"):
-            there.fetch(started.id, tmp_path / "head", key=started.key.key_id)
-
-
-def test_a_start_for_a_study_from_zero_and_one_under_another_key(study, make_study, started, server):
-    with Remote(server.url, server.token, insecure=True) as there:
+def test_a_start_for_a_study_from_zero_and_one_under_another_key(study, make_study, started, idle_server):
+    with Remote(idle_server.url, idle_server.token, insecure=True) as there:
         other = make_study("other", steps=1, started=True)
         other.id = started.id
         there.submit(started.bundles())
@@ -68,11 +61,11 @@ def test_a_start_for_a_study_from_zero_and_one_under_another_key(study, make_stu
             there.submit([stranger.start(weights(1))])
 
 
-def test_a_start_is_refused_while_the_study_runs(make_study, start_server):
-    slow = make_study("slow", steps=6, wide=True, started=True)
-    with start_server() as server, Remote(server.url, server.token, insecure=True) as there:
-        there.submit([*slow.bundles(), slow.start(np.zeros((11, 2)))])
-        there.start(slow.id)
+def test_a_start_is_refused_while_the_study_is_to_be_trained(started, idle_server):
+    with Remote(idle_server.url, idle_server.token, insecure=True) as there:
+        there.submit([*started.bundles(), started.start(weights(1))])
+        there.start(started.id)
         with pytest.raises(RemoteError, match="queued or running"):
-            there.submit([slow.start(np.ones((11, 2)), "other")])
-        there.cancel(slow.id)
+            there.submit([started.start(weights(2), "other")])
+        there.cancel(started.id)
+        there.submit([started.directory / "other"])
