@@ -14,13 +14,16 @@ from blindtune.wire.manifest import Part
 CHUNK = 8 << 20
 """Bytes of a piece: what a break costs at most."""
 
-TURNS = 5
-"""Times in a row that the server may stand elsewhere than expected, without anything new arriving."""
+TURNS = 8
+"""Times in a row that the server may stand elsewhere than expected, without anything new arriving.
+
+Together they are longer than a server holds an upload for a connection that it does not know is gone."""
 
 AGAIN = "Run submit again to continue."
 TUS = {"Tus-Resumable": "1.0.0"}
-UNEXPECTED = (404, 409, 460)
-"""The server forgot the upload or has it whole, stands elsewhere, or a piece arrived altered."""
+UNEXPECTED = (404, 408, 409, 429, 460)
+"""The server forgot the upload or has it whole, waited in vain, stands elsewhere, still waits for an earlier
+connection, or a piece arrived altered."""
 
 
 class Uploading:

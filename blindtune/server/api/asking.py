@@ -8,6 +8,7 @@ from collections import defaultdict
 from collections.abc import AsyncIterator, Callable
 from typing import Annotated, Any
 
+from anyio import fail_after
 from fastapi import Depends, Header, Query, Request
 from fastapi.responses import Response
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
@@ -24,6 +25,8 @@ MOST_AT_ONCE = 32
 """Requests of one tenant that are answered at a time."""
 
 SMALL = 1 << 16
+SILENCE = 20.0
+"""Seconds after which a body that does not come is given up."""
 
 bearer = HTTPBearer(auto_error=False, description="A token of blindtune tokens.")
 
@@ -104,9 +107,27 @@ Manager = Annotated[str | None, Depends(_managing)]
 Operator = Annotated[Caller, Depends(_operating)]
 
 
+async def pieces(request: Request) -> AsyncIterator[bytes]:
+    """A request's body as it comes; a sender that has gone without a word holds nothing for long.
+
+    Raises:
+        Refused: nothing came for a while.
+    """
+    stream = request.stream()
+    while True:
+        try:
+            with fail_after(SILENCE):
+                piece = await anext(stream, None)
+        except TimeoutError:
+            raise Refused(408, f"nothing came for {SILENCE:.0f} seconds", "Send it again.") from None
+        if piece is None:
+            return
+        yield piece
+
+
 async def _body(request: Request, limit: int) -> bytes:
     body = bytearray()
-    async for piece in request.stream():
+    async for piece in pieces(request):
         body += piece
         if len(body) > limit:
             raise Refused(413, f"the body is larger than {limit} bytes")

@@ -42,7 +42,7 @@ class JobRequest(BaseModel):
     "/studies/{study}/jobs",
     status_code=202,
     response_model=JobStatus,
-    responses=documented(409, 413),
+    responses=documented(408, 409, 413),
     openapi_extra=takes(JobRequest, required=False),
 )
 def start(study: Study, tenant: Submitter, here: Here, body: SmallBody, once: Idempotent) -> Response:

@@ -81,7 +81,7 @@ async def _manifest(study: Study, tenant: Submitter, here: Here, body: LargeBody
 @router.post(
     "/{study}/bundles",
     response_model=Missing,
-    responses=documented(409, 413),
+    responses=documented(408, 409, 413),
     openapi_extra=takes(Manifest),
 )
 def open_bundle(

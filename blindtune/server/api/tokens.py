@@ -67,7 +67,7 @@ def listed(tenant: Onlooker, here: Here) -> Tokens:
     "/tokens",
     status_code=201,
     response_model=NewToken,
-    responses=documented(409, 413),
+    responses=documented(408, 409, 413),
     openapi_extra=takes(TokenRequest),
 )
 def issue(caller: Operator, here: Here, body: SmallBody, once: Idempotent) -> Response:

@@ -16,7 +16,7 @@ from fastapi import Path as PathParameter
 from fastapi.responses import Response
 from starlette.concurrency import run_in_threadpool
 
-from blindtune.server.api.asking import Anyone, Here, Idempotent, Submitter
+from blindtune.server.api.asking import Anyone, Here, Idempotent, Submitter, pieces
 from blindtune.server.api.problems import CHECKSUM_MISMATCH, NOT_FOUND, Refused, documented
 from blindtune.server.contents import Upload
 from blindtune.server.receiving import Receiver, finish
@@ -108,7 +108,7 @@ def terminate(found: Found, here: Here) -> Response:
     "/{upload}",
     status_code=204,
     dependencies=Versioned,
-    responses=documented(400, 409, 412, 413, 415, CHECKSUM_MISMATCH),
+    responses=documented(400, 408, 409, 412, 413, 415, CHECKSUM_MISMATCH),
     openapi_extra={
         "requestBody": {
             "content": {"application/offset+octet-stream": {"schema": {"type": "string", "format": "binary"}}}
@@ -136,7 +136,7 @@ async def append(
     whole = False
     try:
         block = bytearray()
-        async for piece in request.stream():
+        async for piece in pieces(request):
             block += piece
             if len(block) >= BLOCK:
                 await run_in_threadpool(receiver.write, bytes(block))

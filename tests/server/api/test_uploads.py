@@ -11,7 +11,7 @@ import time
 import httpx
 import pytest
 
-from blindtune.server.api import uploads
+from blindtune.server.api import asking, uploads
 from blindtune.server.receiving import Receiver
 from blindtune.wire.bundle import Bundle
 
@@ -137,6 +137,21 @@ def test_without_a_checksum_what_came_before_a_break_stays(api, content, place, 
         assert time.monotonic() < until
         time.sleep(0.01)
     assert "location" not in api.north.announce(content).headers
+
+
+def test_a_sender_that_is_gone_without_a_word_is_given_up(api, content, place, monkeypatch):
+    monkeypatch.setattr(asking, "SILENCE", 0.2)
+    url = httpx.URL(api.http.base_url)
+    with socket.create_connection((url.host, url.port)) as raw:
+        head = f"PATCH /v1{place} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {api.north.token}\r\n"
+        head += "Tus-Resumable: 1.0.0\r\nUpload-Offset: 0\r\n"
+        head += f"Content-Type: application/offset+octet-stream\r\nContent-Length: {len(content)}\r\n\r\n"
+        raw.sendall(head.encode() + content[:5000])
+        assert b" 408 " in raw.recv(1000)
+    monkeypatch.undo()
+    # Nobody else is kept waiting.
+    at = offset(api, place)
+    assert api.north.append(place, at, content[at:]).status_code == 204
 
 
 def test_one_sender_at_a_time(api, content, place, refused):
