@@ -83,15 +83,20 @@ def flood(
         rehearsed: the weights of the same steps in clear, on whitened features.
         members: each may release the head once.
     """
-    vectors = len(layout.widths) * layout.weight_blocks
-    root = math.sqrt((scaling.rows + OTHER_ROWS) * layout.slots)
-    # A slot is a sum of 2w coefficients, half of it real: sqrt(w) times as large as one of them.
-    length = ERROR * root * math.sqrt(2 * vectors)
+    length = error_length(layout, scaling.rows)
     noise = deviation(length, members) * math.sqrt(max(layout.widths) * layout.lanes) / parameters.scale
     packed = encode_weights(rehearsed, layout, scaling)
     furthest = float(np.abs(of_head(packed, layout, parameters.scale)).max()) / parameters.scale
     largest = float(np.abs(rehearsed).max()) / scaling.weight_factor
     return Flood(length, largest, furthest, members, noise)
+
+
+def error_length(layout: Layout, rows: int) -> float:
+    """Bound of the Euclidean length of a head's error over all coefficients that are told, for so many rows
+    under a single owner's key."""
+    vectors = len(layout.widths) * layout.weight_blocks
+    # A slot is a sum of 2w coefficients, half of it real: sqrt(w) times as large as one of them.
+    return ERROR * math.sqrt((rows + OTHER_ROWS) * layout.slots * 2 * vectors)
 
 
 def refuse_imprecise(planned: Flood, parameters: Parameters) -> None:

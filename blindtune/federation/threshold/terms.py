@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 from pydantic import Field, ValidationError
 
 from blindtune import __version__
+from blindtune.client.flood import error_length
 from blindtune.errors import FederationError
 from blindtune.federation.agreement import HeadModel, Schema, SiteName
 from blindtune.federation.identity import Roster, digits
@@ -98,6 +99,14 @@ class Terms(Schema):
         if p.levels < program.levels or 2 * terms.checked_layout.slots != p.ring_degree:
             raise FederationError("a program that the parameters do not hold", where="terms")
         task, layout = terms.task, terms.checked_layout
+        # Results under a joint key carry more error than a single owner's, whose bound is four times as
+        # large as what was found.
+        if terms.length < error_length(layout, layout.rows) / 4:
+            raise FederationError(
+                "an error that is too small to be true: noise on it would not hide the key",
+                where="terms",
+                remedy="Rehearse the study to measure it.",
+            )
         if task is not None:
             fits = task.model.blind and task.head.program == program
             room = (layout.columns, layout.lanes * layout.weight_blocks)

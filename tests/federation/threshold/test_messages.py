@@ -158,6 +158,11 @@ class TestTerms:
         with pytest.raises(FederationError, match="a program that the parameters do not hold"):
             Terms.parse(terms.model_copy(update={"program": program}).model_dump_json().encode())
 
+    def test_noise_that_would_hide_nothing(self, terms: Terms) -> None:
+        low = terms.model_copy(update={"length": 2.0**10}).model_dump_json().encode()
+        with pytest.raises(FederationError, match="too small to be true"):
+            Terms.parse(low)
+
     def test_insecure_parameters_need_a_word(self, terms: Terms) -> None:
         approve(terms, terms, insecure=True)
         with pytest.raises(FederationError, match="without any security"):
