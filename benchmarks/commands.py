@@ -15,6 +15,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from blindtune.client.calibrate import processor
 from blindtune.he.cpu import has_ifma
 
@@ -44,10 +46,17 @@ def blindtune(*arguments: str, token: str = "") -> dict[str, Any]:
 @contextmanager
 def server(directory: Path, cores: int) -> Iterator[tuple[str, str]]:
     """A server in a process of its own: its URL and token."""
+    with serving(directory, "--cores", str(cores)) as (url, token, _):
+        yield url, token
+
+
+@contextmanager
+def serving(directory: Path, *options: str) -> Iterator[tuple[str, str, psutil.Process]]:
+    """A server with options of its own: its URL, token and process."""
     token = secrets.token_urlsafe(32)
     command = [sys.executable, "-m", "blindtune.cli.main", "serve", "--data-dir", str(directory)]
     process = subprocess.Popen(
-        [*command, "--port", "0", "--cores", str(cores)],
+        [*command, "--port", "0", *options],
         env={**os.environ, "BLINDTUNE_TOKEN": token},
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
@@ -55,10 +64,18 @@ def server(directory: Path, cores: int) -> Iterator[tuple[str, str]]:
     )
     assert process.stdout is not None
     try:
-        yield process.stdout.readline().strip(), token
+        yield process.stdout.readline().strip(), token, psutil.Process(process.pid)
     finally:
         process.terminate()
         process.wait(60)
+
+
+def peak_bytes(process: psutil.Process) -> int:
+    """Most memory that a process held since it began."""
+    (line,) = [
+        x for x in Path(f"/proc/{process.pid}/status").read_text().splitlines() if x.startswith("VmHWM")
+    ]
+    return int(line.split()[1]) << 10
 
 
 def machine() -> dict[str, Any]:
