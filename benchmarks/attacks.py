@@ -46,9 +46,9 @@ attacker: a release tells a few hundred of them.
 
 MEMBERSHIP = """# Membership inference
 
-The likelihood ratio attack (Carlini et al. 2022) on the paediatric X-rays ({target}): {heads} shadow heads of
-each kind, each trained on half of the patients; every head is attacked with all the others. Members are
-patients: what is told of a patient's scans adds up. Intervals are 95 %, over patients. Guessing gives a true
+The likelihood ratio attack (Carlini et al. 2022) on the paediatric X-rays ({target}): shadow heads of each
+kind, each trained on half of the patients; every head is attacked with all the others. Members are patients:
+what is told of a patient's scans adds up. Intervals are 95 %, over patients. Guessing gives a true
 positive rate (TPR) as large as the false positive rate (FPR), and an area (AUC) of 0.5.
 
 {table}
@@ -59,12 +59,12 @@ positive rate (TPR) as large as the false positive rate (FPR), and an area (AUC)
 * Private heads (one site, 30 noisy steps and a noisy mean, as in the case study; delta a tenth of one over
   the patients) are the protection against this.
 
-The attacker is strong: it knows embeddings and labels of all patients, and {others} heads like the one that
-it attacks.
+The attacker is strong: it knows embeddings and labels of all patients, and all heads of the same kind but the
+one that it attacks.
 
 ```console
 $ blindtune encrypt SCANS --labels LABELS.csv --out STUDY
-$ blindtune audit membership STUDY --heads {heads} --epsilon 1 --epsilon 3 --epsilon 8
+{commands}
 ```
 """
 
@@ -80,7 +80,7 @@ fell ({target}). Bounds are right with 95 % confidence.
 every guess been right, {canaries} of them would prove an epsilon of {most:.1f} and no more.
 
 ```console
-$ blindtune audit dp --epsilon 1 --epsilon 3 --epsilon 8 --canaries {count}
+{commands}
 ```
 """
 Run = Callable[..., list[AttackResult]]
@@ -112,8 +112,7 @@ def keys(run: Run, _: argparse.Namespace) -> tuple[list[AttackResult], str]:
         found += run(f"keys-{name}", "keys", "--parameters", name, "--tries", str(tries))
     rows = [[r.target, r.protection, f"{r.trials:,}", *cells(r, "keys recovered")] for r in found]
     shown = table(["parameters", "told", "tries", "keys recovered"], rows)
-    commands = "\n".join(f"$ {c}" for c in dict.fromkeys(r.command for r in found))
-    return found, KEYS.format(table=shown, commands=commands)
+    return found, KEYS.format(table=shown, commands=commands(found))
 
 
 def membership(run: Run, given: argparse.Namespace) -> tuple[list[AttackResult], str]:
@@ -123,10 +122,9 @@ def membership(run: Run, given: argparse.Namespace) -> tuple[list[AttackResult],
         call(["encrypt", str(embeddings(given.shared, given.work)), "--out", str(study), "--json"])
     found = run("membership", "membership", str(study))
     names = list(found[0].figures)
-    rows = [[r.protection, *cells(r, *names)] for r in found]
-    heads = found[0].trials
-    shown = table(["head", *names], rows)
-    return found, MEMBERSHIP.format(table=shown, target=found[0].target, heads=heads, others=heads - 1)
+    rows = [[r.protection, str(r.trials), *cells(r, *names)] for r in found]
+    shown = table(["head", "shadow heads", *names], rows)
+    return found, MEMBERSHIP.format(table=shown, target=found[0].target, commands=commands(found))
 
 
 def embeddings(shared: Path, work: Path) -> Path:
@@ -154,17 +152,23 @@ def dp(run: Run, _: argparse.Namespace) -> tuple[list[AttackResult], str]:
         for r in found
     ]
     kept = all(verdict(r) != "EXCEEDED" for r in found)
-    inside = np.arange(CANARIES) % 2 == 0
+    canaries = found[0].trials
+    inside = np.arange(canaries) % 2 == 0
     return found, DP.format(
         table=table(["budget", "claimed epsilon", "proven lower bound", "verdict"], rows),
-        canaries=f"{CANARIES:,}",
-        count=CANARIES,
+        canaries=f"{canaries:,}",
+        commands=commands(found),
         target=found[0].target,
         most=lower_bound(inside.astype(float), inside, DELTA),
         said="No bound exceeds the claim of training as it is, which does not prove that nothing is wrong."
         if kept
         else "A BOUND EXCEEDS THE CLAIM: private training is wrong.",
     )
+
+
+def commands(found: list[AttackResult]) -> str:
+    """Each command that made a result, once, as typed."""
+    return "\n".join(f"$ {c}" for c in dict.fromkeys(r.command for r in found))
 
 
 def verdict(r: AttackResult) -> str:
