@@ -88,6 +88,18 @@ def test_an_upload_is_refused_and_goes_on_after_room_is_made(disk, study):
         check(running)
 
 
+def test_a_study_can_be_deleted_to_make_room(disk, study):
+    with run_server(disk.place / "data", training=False) as running:
+        # As the first sweep does.
+        running.service.database.hold_room()
+        with Remote(running.url, running.token, insecure=True) as remote:
+            remote.submit(study.bundles())
+            disk.fill()
+            remote.delete(study.id)
+        check(running)
+        assert not [p for p in (disk.place / "data" / "blobs").rglob("*") if p.is_file()]
+
+
 def workers():
     """The processes that train."""
     found = []
