@@ -24,6 +24,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import httpx
 import numpy as np
 import psutil
 
@@ -144,7 +145,8 @@ class Trial:
         workers = psutil.Process(self._server.pid).children(recursive=True)
         workers = [w for w in workers if "blindtune.server.process" in _arguments(w)]
         kind = random.choice(("worker", "worker", "worker", "server", "all"))
-        if kind != "server" and not workers:
+        # Kills of what is not up yet would only look like more.
+        if not self._answers() or (kind != "server" and not workers):
             return
         if kind != "worker":
             self._server.kill()
@@ -157,6 +159,12 @@ class Trial:
         self._count(f"killed_{kind}")
         self._left -= 1
         print(f"{self._left} kills left, {self.found}", flush=True)
+
+    def _answers(self) -> bool:
+        try:
+            return httpx.get(f"http://127.0.0.1:{self._port}/v1/ready", timeout=2).is_success
+        except httpx.HTTPError:
+            return False
 
     def _start(self) -> subprocess.Popen[bytes]:
         command = [sys.executable, "-c", SERVER, str(self._place / "server"), str(self._port), self._token]
