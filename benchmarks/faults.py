@@ -43,7 +43,7 @@ from blindtune.wire.study import train_here
 
 PAGE = ROOT / "docs" / "benchmarks" / "faults.md"
 STEPS = 5
-LONGEST = 8.0
+LONGEST = 3.0
 """Seconds between two kills at most; a worker takes some before its first step."""
 
 SERVER = """
@@ -129,7 +129,7 @@ class Trial:
 
     def run(self) -> dict[str, int]:
         """Until so many kills have fallen and all studies are done."""
-        clients = [threading.Thread(target=self._client, args=(n,)) for n in range(2)]
+        clients = [threading.Thread(target=self._client, args=(n,), daemon=True) for n in range(2)]
         for client in clients:
             client.start()
         while self._left > 0:

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from blindtune.cli.options import Cores, Executor, ExecutorName, Workers
+
 if TYPE_CHECKING:
     from blindtune.wire.tls import Certificate
 
@@ -26,10 +28,9 @@ def serve(
     data_dir: Annotated[Path, typer.Option(help="Where studies are kept; made if missing.")],
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port; 0 takes a free one.", min=0, max=65535)] = 8400,
-    workers: Annotated[int, typer.Option(help="Trainings at a time.", min=1)] = 1,
-    cores: Annotated[
-        int | None, typer.Option(help="Cores a training may use; all shared out by default.", min=1)
-    ] = None,
+    workers: Workers = 1,
+    cores: Cores = None,
+    executor: Executor = ExecutorName.local,
     database: Annotated[
         str | None, typer.Option(help="URL of a PostgreSQL database; else SQLite in DATA_DIR.")
     ] = None,
@@ -80,6 +81,7 @@ def serve(
         port=port,
         workers=workers,
         cores=cores,
+        executor=executor.value,
         database=database,
         blobs=blobs,
         keep_days=keep_days,

@@ -20,6 +20,7 @@ from blindtune.cli import (
     privacy_report,
     results,
     tokens,
+    worker,
 )
 
 app = typer.Typer(
@@ -33,6 +34,7 @@ for command in (
     hospital.plan,
     hospital.encrypt,
     cloud.serve,
+    worker.worker,
     bench.bench,
     exchange.submit,
     exchange.status,

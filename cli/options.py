@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import Enum
 from pathlib import Path
 from typing import Annotated
 
@@ -19,6 +20,20 @@ def number(value: float | None) -> float | None:
     return value
 
 
+class ExecutorName(str, Enum):
+    """Where a server trains."""
+
+    local = "local"
+    ray = "ray"
+
+
+Executor = Annotated[
+    ExecutorName, typer.Option(help="ray spreads each training over the Ray cluster at RAY_ADDRESS.")
+]
+Workers = Annotated[int, typer.Option(help="Trainings at a time.", min=1)]
+Cores = Annotated[
+    int | None, typer.Option(help="Cores a training may use; all shared out by default.", min=1)
+]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of tables.")]
 Study = Annotated[Path, typer.Argument(help="The study's directory, from blindtune encrypt.")]
 Steps = Annotated[int | None, typer.Option(help="Gradient steps; the head's own.", min=1, max=32)]

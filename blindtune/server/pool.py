@@ -14,12 +14,14 @@ import shutil
 import subprocess
 import sys
 import threading
+import time
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from blindtune.errors import StorageError
 from blindtune.files import write_secret
+from blindtune.server.hosts import Hosts
 from blindtune.server.leases import Claim
 from blindtune.server.logs import ROOT
 from blindtune.server.process import GIVEN_UP, STOPPED
@@ -31,6 +33,9 @@ POLL = 0.2
 
 SETBACK = 5.0
 """Seconds before the pool goes on after the machine failed it."""
+
+HEARD = 10.0
+"""Seconds between two signs of life of this host."""
 
 log = logging.getLogger(f"{ROOT}.pool")
 
@@ -47,13 +52,21 @@ class Pool:
     Args:
         service: whose data directory no other pool uses.
         workers: jobs at a time.
-        cores: threads of each.
+        cores: threads of each; this machine's shared out if None.
         executor: where they train; see :class:`~blindtune.server.training.Training`.
+
+    Raises:
+        InputError: another host is there, and the database or the contents cannot be shared.
     """
 
-    def __init__(self, service: Service, workers: int, cores: int, executor: Executor = "local") -> None:
-        self._service, self._count, self._cores, self._executor = service, workers, cores, executor
-        self._host = host_of(service.data_dir)
+    def __init__(
+        self, service: Service, workers: int, cores: int | None, executor: Executor = "local"
+    ) -> None:
+        self._service, self._count, self._executor = service, workers, executor
+        self._cores = cores or max(1, (os.cpu_count() or 1) // workers)
+        self._host, self._hosts = host_of(service.data_dir), Hosts(service.database)
+        self._hosts.join(self._host, service.given["blobs"])
+        self._heard = time.monotonic()
         self._work = service.data_dir / "work"
         self._workers: list[_Worker] = []
         self._stopping = threading.Event()
@@ -75,6 +88,9 @@ class Pool:
             try:
                 self._reap()
                 self._fill()
+                if time.monotonic() - self._heard > HEARD:
+                    self._heard = time.monotonic()
+                    self._hosts.beat(self._host)
             except (OSError, StorageError) as error:
                 # A full disk, a database that restarts, no memory for another process: it may pass.
                 log.error("the pool could not go on", exc_info=error)
@@ -86,6 +102,8 @@ class Pool:
             # Where the database is gone too, the leases lapse.
             with suppress(StorageError):
                 self._service.leases.release(worker.claim)
+        with suppress(StorageError):
+            self._hosts.leave(self._host)
         shutil.rmtree(self._work, ignore_errors=True)
 
     def _reap(self) -> None:

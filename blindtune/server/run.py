@@ -24,6 +24,7 @@ from blindtune.server.logs import ROOT
 from blindtune.server.pool import Pool
 from blindtune.server.service import Service
 from blindtune.server.tenants import DEFAULT, TENANT_SCOPES
+from blindtune.server.training import Executor
 from blindtune.server.warm import warming
 from blindtune.server.watch import Watched
 from blindtune.wire.tls import Certificate, check_exposure
@@ -43,6 +44,7 @@ def serve(
     token: str | None = None,
     workers: int = 1,
     cores: int | None = None,
+    executor: Executor = "local",
     database: str | None = None,
     blobs: str | None = None,
     keep_days: float | None = None,
@@ -61,6 +63,7 @@ def serve(
             makes one and writes it to ``data_dir/token``.
         workers: trainings at a time on this host.
         cores: threads of each; all cores shared out if None.
+        executor: where they train; see :class:`~blindtune.server.training.Training`.
         database: URL of a PostgreSQL database; SQLite in the data directory if None.
         blobs: an address of fsspec's; a directory in the data directory if None.
         keep_days: studies that nothing was done with for so long are deleted; never if None.
@@ -88,7 +91,7 @@ def serve(
     with closing(service), exclusive(data_dir / "lock", busy), _listen(host, port) as listening:
         logs.configure(log_level)
         let_in(service, secret)
-        pool = Pool(service, workers, cores or max(1, (os.cpu_count() or 1) // workers))
+        pool = Pool(service, workers, cores, executor)
         real_port = listening.getsockname()[1]
 
         @asynccontextmanager

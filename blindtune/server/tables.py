@@ -168,6 +168,15 @@ jobs = Table(
     Index(None, "tenant", "study"),
 )
 
+# Hosts whose workers claim jobs, with the SHA-256 of their contents' address; empty for a directory.
+hosts = Table(
+    "hosts",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("blobs", Text, nullable=False),
+    Column("seen", Double, nullable=False),
+)
+
 # Answers to a token's POSTs by idempotency key: the same request gets the same answer, another one a refusal.
 idempotency = Table(
     "idempotency",

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 COMMANDS = (
-    *("keygen", "plan", "encrypt", "serve", "bench", "submit", "status", "fetch"),
+    *("keygen", "plan", "encrypt", "serve", "worker", "bench", "submit", "status", "fetch"),
     *("decrypt", "evaluate", "predict", "compare", "demo"),
 )
 HEAVY = ("torch", "timm", "tenseal", "sklearn", "pydicom", "numpy", "matplotlib", "fastapi")

@@ -195,10 +195,16 @@ def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """An empty database of each kind."""
     if request.param == "sqlite":
         return f"sqlite:///{tmp_path / 'state.sqlite'}"
-    socket, name = request.getfixturevalue("postgresql"), f"t{secrets.token_hex(8)}"
-    with psycopg.connect(host=socket, user="blindtune", dbname="postgres", autocommit=True) as connection:
+    return str(request.getfixturevalue("postgresql_url"))
+
+
+@pytest.fixture
+def postgresql_url(postgresql: str) -> str:
+    """An empty database of the server's."""
+    name = f"t{secrets.token_hex(8)}"
+    with psycopg.connect(host=postgresql, user="blindtune", dbname="postgres", autocommit=True) as connection:
         connection.execute(f"CREATE DATABASE {name}")
-    return f"postgresql+psycopg://blindtune@/{name}?host={socket}"
+    return f"postgresql+psycopg://blindtune@/{name}?host={postgresql}"
 
 
 @pytest.fixture

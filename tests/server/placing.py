@@ -40,8 +40,8 @@ def processes(among: psutil.Process | None = None) -> list[psutil.Process]:
 class Place:
     """A backend with a tenant, and workers when they are wanted."""
 
-    def __init__(self, directory: Path) -> None:
-        self.service = Service.open(directory, insecure=True)
+    def __init__(self, directory: Path, service: Service | None = None) -> None:
+        self.service = service or Service.open(directory, insecure=True)
         self.tenant = self.service.tenants.make("north")
 
     def put(self, study: Any, tenant: str | None = None) -> None:
