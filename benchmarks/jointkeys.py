@@ -381,7 +381,6 @@ def attack(work: Path, terms: Terms) -> dict[str, Any]:
     ]
     size = 8 * (p.levels + 1) * p.ring_degree
     stored = {n: (work / n / "private" / "secret-share").read_bytes() for n in NAMES}
-    head = len(stored[NAMES[0]]) - size
     shares, found = {}, {}
     for name, data in stored.items():
         end = data.index(b"BTR1", size)
@@ -392,15 +391,17 @@ def attack(work: Path, terms: Terms) -> dict[str, Any]:
             for path in work.rglob("*")
             if path.is_file() and any(piece in path.read_bytes() for piece in pieces)
         )
-    assert head > 0
     zero = np.zeros(opened[0].period, np.complex128)
     partials = {name: share.partial(opened[0], zero) for name, share in shares.items()}
-    whole = np.abs(fuse(opened[0], list(partials.values()), p)).max()
-    two = {
-        name: float(np.abs(fuse(opened[0], [x for n, x in partials.items() if n != name], p)).max())
-        for name in NAMES
+    whole = fuse(opened[0], list(partials.values()), p)
+    two = {name: fuse(opened[0], [x for n, x in partials.items() if n != name], p) for name in NAMES}
+    agreement = {name: float(np.corrcoef(values.real, whole.real)[0, 1]) for name, values in two.items()}
+    return {
+        "files_with_a_share": found,
+        "largest_value_opened_by_all": float(np.abs(whole).max()),
+        "largest_value_without": {name: float(np.abs(values).max()) for name, values in two.items()},
+        "correlation_without": agreement,
     }
-    return {"files_with_a_share": found, "largest_value_opened_by_all": float(whole), "without": two}
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ import pytest
 from blindtune.errors import FederationError
 from blindtune.federation.threshold.mailbox import DirectoryMailbox
 from blindtune.federation.threshold.transcript import ABORT, FIRST, JOIN, SECOND, STAGES, Transcript
+from blindtune.he.bits import pack, packed_words
 from blindtune.he.openfhe import joint
 from blindtune.he.openfhe.codec import TAG, codec
 from tests.federation.threshold.conftest import NAMES, Group
@@ -35,9 +36,14 @@ def test_all_hear_the_same_and_hold_the_same_public_key(group: Group) -> None:
 
 
 def test_shares_lie_with_their_owners_alone(group: Group) -> None:
+    primes = np.array(group.terms.checked_parameters.primes[:-1], np.uint64)
     for name, party in group.parties.items():
         rows = party.share.residues()
-        pieces = [row.astype("<u8").tobytes()[at : at + 64] for row in rows for at in (0, 512, 8 * 1000)]
+        packed = np.empty(packed_words(primes, rows.shape[1]), np.uint64)
+        assert pack(rows, primes, packed)
+        # As words, and as blobs pack them.
+        forms = [row.astype("<u8").tobytes() for row in rows] + [packed.tobytes()]
+        pieces = [form[at : at + 64] for form in forms for at in range(0, len(form) - 64, len(form) // 5)]
         for path in files(group.place):
             data = path.read_bytes()
             found = any(piece in data for piece in pieces)
