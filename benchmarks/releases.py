@@ -118,8 +118,8 @@ def kill(source: Path, place: Path) -> dict[str, int]:
         found["torn"] += before is None and bool(shown)
         counted_release(one)
         kept = [name for name in {**there, **shown} if name in whole]
-        first = {**shown, **there}
-        found["differing"] += whole != _files(one) or any(first[name] != whole[name] for name in kept)
+        earlier = {**shown, **there}
+        found["differing"] += whole != _files(one) or any(earlier[name] != whole[name] for name in kept)
     return {**found, "lines": first, "lines_again": again}
 
 
