@@ -27,7 +27,8 @@ def run() -> None:
         if os.environ.get("BLINDTUNE_DEBUG"):
             raise
         message, code = _explained(error)
-        print(f"error: {' '.join(message.split())}", file=sys.stderr)
+        if message:
+            print(f"error: {' '.join(message.split())}", file=sys.stderr)
     sys.exit(code)
 
 
@@ -66,8 +67,9 @@ def _explained(error: BaseException) -> tuple[str, int]:
     if hasattr(error, "format_message"):
         # A usage error; which class it is depends on the version of typer.
         context = getattr(error, "ctx", None)
-        path = context.command_path if context else "blindtune"
-        return f"{error.format_message().rstrip('.')}. See {path} --help", 2
+        path, said = context.command_path if context else "blindtune", error.format_message().rstrip(".")
+        # Nothing is said for a group without a command: its help has been printed.
+        return f"{said}. See {path} --help" if said else "", 2
     if isinstance(error, MemoryError):
         return "out of memory. Use fewer rows or directions, or a machine with more", 1
     if isinstance(error, OSError):

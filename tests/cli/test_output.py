@@ -46,6 +46,14 @@ def test_no_command_shows_them_all(blindtune):
     assert all(f" {command} " in ran.out for command in COMMANDS)
 
 
+@pytest.mark.parametrize("group", ["dp", "federate", "audit", "tokens", "audit-log"])
+def test_a_group_without_a_command_shows_its_commands_and_nothing_else(blindtune, group):
+    ran = blindtune(group)
+    assert ran.code == 2
+    assert f"Usage: blindtune {group}" in ran.out + ran.err
+    assert "error" not in ran.err
+
+
 class TestJson:
     """One document on stdout; notes and progress only on stderr."""
 
