@@ -17,9 +17,10 @@ INSTALLED := $(VENV)/.installed
 PYTHONS := $(if $(PYTHON),$(PYTHON),python3.11 python3 python3.12 python3.13)
 USABLE := import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))
 COMPILE := CUSTOM_COMPILE_COMMAND="make lock" $(BIN)/pip-compile --quiet --strip-extras \
-	--extra dev --extra jpeg --extra privacy --extra federated --extra search --extra postgresql --extra storage \
-	--extra cluster --no-annotate --unsafe-package pip \
+	--no-annotate --unsafe-package pip \
 	--no-emit-index-url --no-emit-find-links --no-emit-trusted-host
+EXTRAS := --extra dev --extra jpeg --extra privacy --extra federated --extra search --extra postgresql \
+	--extra storage --extra cluster
 # Two test processes and the libraries' own threads would get in each other's way.
 ONE_THREAD := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
 
@@ -68,7 +69,8 @@ bench: setup
 
 # Keeps the versions in the lock unless pyproject.toml calls for others. For newer ones: make lock UPGRADE=1
 lock: setup
-	$(COMPILE) $(if $(UPGRADE),--upgrade) --output-file $(LOCK) pyproject.toml
+	$(COMPILE) $(EXTRAS) $(if $(UPGRADE),--upgrade) --output-file $(LOCK) pyproject.toml
+	$(COMPILE) --constraint $(LOCK) --output-file requirements/server.lock requirements/server.in
 
 wheel: setup
 	rm -rf build dist

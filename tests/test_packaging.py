@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
 import tarfile
 from email.parser import Parser
+from importlib.metadata import packages_distributions
 from pathlib import Path
 from zipfile import ZipFile
 
@@ -148,3 +150,30 @@ def test_the_sdist_holds_what_the_wheel_needs(dist: Path) -> None:
     inside = {member.name.partition("/")[2] for member in members}
     assert {"pyproject.toml", "LICENSE", "NOTICE", "README.md", "blindtune/kernels/training.py"} <= inside
     assert not [name for name in inside if name.startswith(("tests/", "benchmarks/", "demo/"))]
+
+
+def test_the_servers_lock_holds_the_same_versions_and_no_torch() -> None:
+    locked = {
+        name: {
+            line.split(" ;")[0]
+            for line in (ROOT / "requirements" / f"{name}.lock").read_text().splitlines()
+            if not line.startswith("#")
+        }
+        for name in ("server", "dev")
+    }
+    assert locked["server"] <= locked["dev"]
+    assert not {"torch", "timm", "scikit-learn", "pydicom"} & {x.split("==")[0] for x in locked["server"]}
+
+
+def test_a_server_imports_only_what_its_lock_holds() -> None:
+    lines = (ROOT / "requirements" / "server.lock").read_text().splitlines()
+    allowed = {re.sub("[-_.]+", "-", x.split("==")[0]).lower() for x in lines if not x.startswith("#")}
+    code = (
+        "import sys, blindtune.cli.commands, blindtune.server.run, blindtune.server.process, "
+        "blindtune.server.warm, blindtune.he.engines; print(*{m.split('.')[0] for m in sys.modules})"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    owners = packages_distributions()
+    found = {re.sub("[-_.]+", "-", d).lower() for m in done.stdout.split() for d in owners.get(m, [])}
+    # Optional ones that happen to be installed here, and what pip brings.
+    assert found - allowed <= {"blindtune", "setuptools", "watchfiles", "uvloop", "httptools", "websockets"}

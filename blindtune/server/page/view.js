@@ -32,7 +32,7 @@ export function overview({ self, studies, jobs }) {
   const { usage, quota } = self;
   return [
     card("Studies", count(self.studies ?? studies.length)),
-    card("Training", count(among("running")), quota && `${quota.cores} cores at most`),
+    card("Training", count(among("running")), quota && quota.cores < 1e5 && `${count(quota.cores)} cores at most`),
     card("Waiting", count(among("queued")), quota && `${count(quota.jobs)} jobs at most`),
     card("Stored", bytes(usage.bytes), quota && `of ${bytes(quota.bytes)}`),
     self.machine && card("Memory free", bytes(self.machine.available), `${self.machine.cores} cores`),
@@ -149,7 +149,8 @@ function panel(of, jobs) {
     "div",
     { class: "panel" },
     of.error && el("p", { class: "alert" }, `${of.error}. ${of.remedy}`),
-    of.state === "done" && of.head && fetching(of),
+    // Operators are told a tenant, and cannot fetch.
+    of.state === "done" && of.head && !of.tenant && fetching(of),
     facts(
       ["Study", el("code", {}, of.study), " ", copied(of.study)],
       of.members && ["Data of members", `${of.uploaded.length} of ${of.members.length}`, missing(of)],
