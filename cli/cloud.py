@@ -70,10 +70,9 @@ def serve(
         # On stdout, and alone on its line, for scripts that wait for it.
         sys.stdout.write(f"{url}\n")
         sys.stdout.flush()
-        console().print(
-            f"blindtune server on [bold]{url}[/bold]; token in {data_dir / 'token'} or the environment",
-            soft_wrap=True,
-        )
+        made = data_dir / "token"
+        where = f"token in {made}" if made.exists() else "tokens: blindtune tokens, or the environment"
+        console().print(f"blindtune server on [bold]{url}[/bold]; {where}", soft_wrap=True)
 
     run(
         data_dir,

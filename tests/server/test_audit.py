@@ -9,7 +9,6 @@ from sqlalchemy.exc import DBAPIError
 from blindtune.errors import InputError
 from blindtune.server import audit
 from blindtune.server.audit import Point
-from blindtune.server.database import Database
 from blindtune.server.tables import audit as table
 from blindtune.server.tables import metadata
 
@@ -98,12 +97,10 @@ def test_the_actor_is_who_acts_in_this_context(connection):
 
 
 @pytest.mark.parametrize("change", ["UPDATE audit SET actor = 'nobody'", "DELETE FROM audit"])
-def test_the_database_itself_refuses_changes(tmp_path, change):
-    database = Database.beside(tmp_path)
+def test_the_database_itself_refuses_changes(database, change):
     with database.transaction() as connection:
         audit.append(connection, "job.done", "job")
     with pytest.raises(DBAPIError, match="append only"), database.transaction() as connection:
         connection.exec_driver_sql(change)
     with database.reading() as connection:
         assert audit.verify(connection).number == 1
-    database.close()
