@@ -3,9 +3,10 @@
     python -m benchmarks.attacks_images --shared ../shared --work /tmp/blindtune-attacks [--parts NAME ...]
 
 Half of the patients are the attacker's public images, the other half is attacked. Runs the commands of
-``blindtune audit`` and writes ``docs/audit-embedding.md``, ``docs/audit-inversion.md``, their pictures, and
-``benchmarks/results/attacks_images.json``. A run that was stopped goes on with the next image;
-``--parts`` without a name writes the pages only.
+``blindtune audit`` and writes ``docs/audit-embedding.md``, ``docs/audit-inversion.md`` and
+``benchmarks/results/attacks_images.json``. Pictures show synthetic scans under the same
+attacks (``--pictures``): no patient's scan is published. A run that was stopped goes on with the next
+image; ``--parts --pictures`` without names writes the pages only.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from benchmarks.page import table
 from blindtune.audit.embedding import DECODER, GRADIENT, LINK
 from blindtune.audit.quality import FEATURES
 from blindtune.audit.results import AttackResult, read_results
+from blindtune.imaging.synthetic import write_synthetic_cohort
 from blindtune.report.figures import Figure
 
 NAME = "attacks_images"
@@ -46,6 +48,9 @@ RUNS: dict[str, tuple[str, ...]] = {
 }  # fmt: skip
 """The commands behind each table."""
 
+DRAWN = ("embedding", "deit")
+"""Parts with pictures: their attacks take minutes."""
+
 
 def command(part: str) -> str:
     """The documented command of a part."""
@@ -55,19 +60,34 @@ def command(part: str) -> str:
 
 
 def run(part: str, shared: Path, work: Path) -> list[AttackResult]:
-    """One command, in this process, so that its progress is seen."""
+    """A part on the X-rays."""
+    scans, labels, table_, *_ = xrays(shared, work)
+    attack(part, [scans, labels, table_], shared, work / part)
+    return read_results(work / part / f"{RUNS[part][0]}.json")
+
+
+def attack(part: str, scans: Sequence[str], shared: Path, out: Path) -> None:
+    """A part's command, in this process, so that its progress is seen."""
     import typer
 
     from blindtune.cli.commands import app
 
     kind, *options = RUNS[part]
-    scans, labels, table_, *_ = xrays(shared, work)
     if part == "embedding":
         options += ["--weights", str(weights_of(shared))]
-    arguments = ["audit", kind, scans, labels, table_, *options, "--out", str(work / part)]
     program: Any = typer.main.get_command(app)
-    program.main(arguments, standalone_mode=False)
-    return read_results(work / part / f"{kind}.json")
+    program.main(["audit", kind, *scans, *options, "--out", str(out)], standalone_mode=False)
+
+
+def draw(part: str, shared: Path, work: Path) -> None:
+    """A part's pictures, of synthetic scans."""
+    scans, out, kind = work / "synthetic", work / f"{part}-synthetic", RUNS[part][0]
+    if not scans.exists():
+        write_synthetic_cohort(scans)
+    attack(part, [str(scans)], shared, out)
+    shutil.copyfile(out / f"{kind}.png", PICTURES / f"{part}.png")
+    if kind == "embedding":
+        shutil.copyfile(out / "gradient.png", PICTURES / f"{part}-gradient.png")
 
 
 def figure(found: Mapping[str, Any] | None) -> str:
@@ -100,11 +120,11 @@ QUALITY = ("MSE", "PSNR, dB", "SSIM", f"FID ({FEATURES})")
 INTRODUCTION = (
     "Written by `python -m benchmarks.attacks_images`. Scans: 1,564 paediatric chest X-rays of 1,202 "
     "patients (Kermany et al. 2018, CC BY 4.0, "
-    "[doi:10.17632/rscbjbr9sj.2](https://doi.org/10.17632/rscbjbr9sj.2)); pictures below are derived "
-    "from them: cropped, made small, rebuilt. Half of the patients stand for public images that the "
-    "attacker knows; the others are attacked, one scan each. Intervals are 95 %: exact for shares, "
-    "Student's t for means over patients. FID is in features of `blindtune_deit_96` and biased "
-    "upwards with so few images.\n"
+    "[doi:10.17632/rscbjbr9sj.2](https://doi.org/10.17632/rscbjbr9sj.2)). Pictures below are not of "
+    "them: the same command attacked synthetic scans, of no patient. Half of the patients stand for "
+    "public images that the attacker knows; the others are attacked, one scan each. Intervals are "
+    "95 %: exact for shares, Student's t for means over patients. FID is in features of "
+    "`blindtune_deit_96` and biased upwards with so few images.\n"
 )
 VERDICT = (
     "\n**{answer}.** From a DeiT embedding a small decoder draws a scan whose nearest true scan is "
@@ -170,9 +190,9 @@ def embedding_page(found: Mapping[str, Any]) -> str:
         text += f"\n## {RUNS[part][2]}\n\n```console\n$ {command(part)}\n```\n" + FROM_GRADIENT
         shares = ("embeddings revealed exactly", "nearest embedding is one of the batch")
         text += rows_of(of(r, GRADIENT), shares, ("by chance", "relative error of the closest, median"))
-        text += f"\n\n![Decoded from gradients](audit/{part}-gradient.png)\n\n### From an embedding\n\n"
+        text += pictured(part, "Decoded from gradients", f"{part}-gradient") + "\n\n### From an embedding\n\n"
         text += rows_of(of(r, DECODER), ("patients re-identified",), QUALITY)
-        text += f"\n\n![Decoded embeddings](audit/{part}.png)\n\n### To another scan of the patient\n\n"
+        text += pictured(part, "Decoded embeddings", part) + "\n\n### To another scan of the patient\n\n"
         text += rows_of(of(r, LINK), (LINKED,), ("by chance",)) + "\n\n" + where(found[part])
     return text
 
@@ -193,8 +213,13 @@ def inversion_page(found: Mapping[str, Any]) -> str:
         if len(tests) > 1:
             text += "\n\nSSIM against one image without protection, Welch's t-test, not corrected:\n\n"
             text += table(["", "p"], [[name, figure(f)] for name, f in tests])
-        text += f"\n\n![True and rebuilt scans](audit/{part}.png)\n\n" + where(found[part])
+        text += pictured(part, "True and rebuilt scans", part) + "\n\n" + where(found[part])
     return text
+
+
+def pictured(part: str, title: str, name: str) -> str:
+    """A picture of a part that has one."""
+    return f"\n\n![{title}, synthetic](audit/{name}.png)" if part in DRAWN else ""
 
 
 def where(part: Mapping[str, Any]) -> str:
@@ -212,6 +237,7 @@ def main() -> None:
     parser.add_argument("--shared", type=Path, required=True)
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--parts", nargs="*", choices=RUNS, default=list(RUNS))
+    parser.add_argument("--pictures", nargs="*", choices=DRAWN, default=list(DRAWN))
     given = parser.parse_args()
     given.work.mkdir(parents=True, exist_ok=True)
     PICTURES.mkdir(exist_ok=True)
@@ -219,12 +245,10 @@ def main() -> None:
     for part in given.parts:
         results = run(part, given.shared, given.work)
         found[part] = {"machine": machine(), "results": [r.to_json() for r in results]}
-        kind = RUNS[part][0]
-        shutil.copyfile(given.work / part / f"{kind}.png", PICTURES / f"{part}.png")
-        if kind == "embedding":
-            shutil.copyfile(given.work / part / "gradient.png", PICTURES / f"{part}-gradient.png")
         keep(NAME, found)
         write_pages(found)
+    for part in given.pictures:
+        draw(part, given.shared, given.work)
     write_pages(found)
 
 
