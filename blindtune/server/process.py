@@ -61,7 +61,7 @@ class Heart(Pulse):
         self._thread.start()
 
     def stop(self) -> None:
-        """Beat no more: what happens next is the end of the job."""
+        """Beat no more, once the last beat is over."""
         self._stopping.set()
         self._thread.join()
 

@@ -51,6 +51,9 @@ class Pulse:
         self.progress: JobProgress | None = None
         self.memory = self.peak = 0
 
+    def stop(self) -> None:
+        """Tell no more: the claim is about to end, and its end would look like its loss."""
+
 
 @dataclass(frozen=True)
 class Loaded:
@@ -196,6 +199,7 @@ class Training:
 
             return self._service.leases.finish(self._claim, asdict(progress), told, also)
 
+        self._pulse.stop()
         self._written(place, None)
 
     def _written(self, write: Callable[[Callable[[Connection], None]], bool], kept: str | None) -> None:

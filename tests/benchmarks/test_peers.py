@@ -14,9 +14,8 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture
-def peers(monkeypatch: pytest.MonkeyPatch) -> Any:
+def peers() -> Any:
     """The package, which is run from the repository and not installed."""
-    monkeypatch.syspath_prepend(str(ROOT))
     import benchmarks.peers.__main__ as command
 
     return command

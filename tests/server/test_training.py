@@ -80,6 +80,21 @@ def test_a_study_is_trained_as_in_clear(study: Any, place: Place, tmp_path: Path
     assert len(place.kept(study)) == 1
 
 
+def test_signs_of_life_end_before_the_job_is_done(study: Any, place: Place, tmp_path: Path) -> None:
+    """A heart that beat after it would take the job's end for a loss, and end the worker on the spot."""
+    job, states = place.start(study), []
+
+    class Watched(Pulse):
+        def stop(self) -> None:
+            found = place.service.jobs.get(job)
+            assert found is not None
+            states.append(found.state)
+
+    train(place, tmp_path / "work", Watched())
+    assert states == ["running"]
+    place.done(job)
+
+
 @pytest.mark.parametrize("given", [{"steps": 4}, {"steps": 3, "started": True}])
 def test_workers_that_die_repeat_a_step_at_most_and_the_head_is_the_same(
     given: dict[str, Any], make_study: Any, place: Place, tmp_path: Path
