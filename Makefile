@@ -20,7 +20,7 @@ COMPILE := CUSTOM_COMPILE_COMMAND="make lock" $(BIN)/pip-compile --quiet --strip
 	--no-annotate --unsafe-package pip \
 	--no-emit-index-url --no-emit-find-links --no-emit-trusted-host
 EXTRAS := --extra dev --extra jpeg --extra privacy --extra federated --extra search --extra postgresql \
-	--extra storage --extra cluster
+	--extra storage --extra ray
 # Two test processes and the libraries' own threads would get in each other's way.
 ONE_THREAD := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
 

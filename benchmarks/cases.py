@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import datasets
-from benchmarks.commands import blindtune, server
+from benchmarks.commands import blindtune, server, timing
 
 ENCRYPTED, CLEAR, CONVERGED = "encrypted", "same steps in clear", "converged plaintext"
 UNCALIBRATED, BALANCED = "encrypted, uncalibrated", "converged plaintext, balanced"
@@ -103,7 +103,7 @@ def measure(name: str, case: Case, shared: Path, work: Path) -> dict[str, Any]:
             with server(cloud, case.cores) as (url, token):
                 submitted = blindtune("submit", str(study), "--server", url, token=token)
                 blindtune("fetch", str(study), token=token)
-                timings.append(json.loads(next(cloud.rglob("timing.json")).read_text()))
+                timings.append(timing(study, url, token))
         decrypted = blindtune("decrypt", str(study))
         report = blindtune("evaluate", str(study))
         manifest = json.loads((study / "outbox" / "keys" / "manifest.json").read_text())

@@ -18,6 +18,7 @@ from typing import Any
 import psutil
 
 from blindtune.client.calibrate import processor
+from blindtune.client.remote import Remote
 from blindtune.he.cpu import has_ifma
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -68,6 +69,13 @@ def serving(directory: Path, *options: str) -> Iterator[tuple[str, str, psutil.P
     finally:
         process.terminate()
         process.wait(60)
+
+
+def timing(study: Path, url: str, token: str) -> dict[str, Any]:
+    """What a study's training took, by its server."""
+    manifest = json.loads((study / "outbox" / "keys" / "manifest.json").read_text())
+    with Remote(url, token) as there:
+        return there.timing(manifest["study"])
 
 
 def peak_bytes(process: psutil.Process) -> int:
