@@ -9,7 +9,6 @@ import shutil
 import signal
 import subprocess
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, asynccontextmanager, closing, contextmanager
@@ -19,8 +18,6 @@ from pathlib import Path
 import numpy as np
 import psycopg
 import pytest
-import uvicorn
-from fastapi import FastAPI
 from numpy.typing import NDArray
 
 from blindtune.he.secret import SecretKey
@@ -34,6 +31,7 @@ from blindtune.server.pool import Pool
 from blindtune.server.service import Service
 from blindtune.wire.bundle import Bundle, write_bundle
 from blindtune.wire.manifest import Manifest, layout_model, parameters_model, program_model
+from tests.server.serving import serving
 
 TOKEN = "a token for tests only"
 COEFFICIENTS = (0.3, -0.1)
@@ -213,25 +211,6 @@ def database(database_url: str) -> Iterator[Database]:
     opened = Database(database_url)
     yield opened
     opened.close()
-
-
-@contextmanager
-def serving(app: FastAPI, port: int = 0) -> Iterator[str]:
-    """An application in this process; its address."""
-    config = uvicorn.Config(
-        app, port=port, log_level="error", access_log=False, timeout_graceful_shutdown=1, ws="none"
-    )
-    server = uvicorn.Server(config)
-    thread = threading.Thread(target=server.run)
-    thread.start()
-    while not server.started:
-        assert thread.is_alive()
-        time.sleep(0.01)
-    try:
-        yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
-    finally:
-        server.should_exit = True
-        thread.join()
 
 
 @dataclass

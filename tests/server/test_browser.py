@@ -6,13 +6,12 @@ import json
 import shutil
 import threading
 import time
-from contextlib import contextmanager
 
 import pytest
-import uvicorn
 
 from blindtune.server.api.app import create_app
 from blindtune.server.tables import jobs, tokens
+from tests.server.serving import serving
 from tests.server.told import Told
 
 CHROMIUM = shutil.which("chromium")
@@ -49,22 +48,6 @@ def expect():
     from playwright.sync_api import expect
 
     return expect
-
-
-@contextmanager
-def serving(app):
-    config = uvicorn.Config(app, port=0, log_level="error", ws="none", timeout_graceful_shutdown=1)
-    server = uvicorn.Server(config)
-    thread = threading.Thread(target=server.run)
-    thread.start()
-    while not server.started:
-        assert thread.is_alive()
-        time.sleep(0.01)
-    try:
-        yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
-    finally:
-        server.should_exit = True
-        thread.join()
 
 
 class Board(Told):
