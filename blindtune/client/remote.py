@@ -15,6 +15,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
+from blindtune.client.mailbox import RemoteMailbox
 from blindtune.client.transport import Line, Transport
 from blindtune.client.uploading import AGAIN, Uploading
 from blindtune.errors import BundleError, InputError
@@ -208,6 +209,11 @@ class Remote:
         finally:
             shutil.rmtree(partial, ignore_errors=True)
         return manifest
+
+    def mailbox(self, study: str) -> RemoteMailbox:
+        """The messages of a study under a joint key."""
+        self._study(study)
+        return RemoteMailbox(self._http, study)
 
     def _submit(self, bundle: Bundle, on_bytes: Callable[[int], None]) -> None:
         m = bundle.manifest

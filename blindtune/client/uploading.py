@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import io
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 from blindtune.client.transport import BLOCK, StatusError, Transport
 from blindtune.wire.manifest import Part
@@ -27,14 +29,17 @@ connection, or a piece arrived altered."""
 
 
 class Uploading:
-    """Sends a part (tus 1.0).
+    """Sends a content (tus 1.0).
 
     Args:
+        content: a file, or the bytes themselves.
         on_bytes: called with bytes that are there; negative when some have to be sent again.
     """
 
-    def __init__(self, http: Transport, file: Path, part: Part, on_bytes: Callable[[int], None]) -> None:
-        self._http, self._file, self._part = http, file, part
+    def __init__(
+        self, http: Transport, content: Path | bytes, part: Part, on_bytes: Callable[[int], None]
+    ) -> None:
+        self._http, self._content, self._part = http, content, part
         self._on_bytes, self._told = on_bytes, 0
 
     def run(self) -> None:
@@ -111,11 +116,14 @@ class Uploading:
         return offset + size
 
     def _read(self, offset: int, size: int) -> Iterator[bytes]:
-        with open(self._file, "rb") as file:
+        with self._opened() as file:
             file.seek(offset)
             while size and (piece := file.read(min(size, BLOCK))):
                 size -= len(piece)
                 yield piece
+
+    def _opened(self) -> BinaryIO:
+        return io.BytesIO(self._content) if isinstance(self._content, bytes) else open(self._content, "rb")
 
     def _tell(self, there: int) -> None:
         if there != self._told:

@@ -15,17 +15,20 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
-from sqlalchemy import ColumnElement, Connection, and_, delete, exists, func, insert, select, update
+from sqlalchemy import ColumnElement, Connection, delete, exists, func, insert, or_, select, update
 
 from blindtune.errors import BundleError, QuotaError
 from blindtune.server.blobs import Blobs
 from blindtune.server.database import Database, lock_tenant
-from blindtune.server.tables import blobs, jobs, parts, uploads
+from blindtune.server.tables import blobs, jobs, messages, parts, uploads
 from blindtune.server.tenants import check_room
 from blindtune.wire.bundle import file_sha256
 
 MOST_UPLOADS = 64
 """A tenant's at a time."""
+
+NAMING = (parts, messages)
+"""Tables whose rows name contents that tenants send."""
 
 LAPSE = 86400.0
 """Seconds after which an upload that nothing came for is forgotten."""
@@ -67,18 +70,22 @@ class Contents:
     # On their way
 
     def announce(self, tenant: str, sha256: str, size: int) -> Upload | None:
-        """Make room for a content that an opened bundle lacks, or find what was begun; None if it is here.
+        """Make room for a content that a bundle or message lacks, or find what was begun; None if it is here.
 
         Raises:
-            BundleError: no opened bundle lacks such a part.
+            BundleError: no opened bundle has such a part, and no message is it.
             QuotaError: the tenant has no room for it, or too many uploads.
         """
         with self._database.transaction() as db:
             lock_tenant(db, tenant)
-            named = exists().where(parts.c.tenant == tenant, parts.c.sha256 == sha256, parts.c.size == size)
-            if not db.execute(select(named)).scalar():
+            named = [
+                exists().where(table.c.tenant == tenant, table.c.sha256 == sha256, table.c.size == size)
+                for table in NAMING
+            ]
+            if not db.execute(select(or_(*named))).scalar():
                 raise BundleError(
-                    "no opened bundle has a part of this SHA-256 and size", remedy="Run submit again."
+                    "no opened bundle or message has a content of this SHA-256 and size",
+                    remedy="Run submit again.",
                 )
             if self.here(db, tenant, [sha256]):
                 return None
@@ -153,7 +160,7 @@ class Contents:
         return found
 
     def forget(self, db: Connection, tenant: str, named: Iterable[str]) -> list[str]:
-        """Forget those of these contents that no bundle or checkpoint names, in the caller's transaction.
+        """Forget those of these contents that nothing names, in the caller's transaction.
 
         Returns:
             What to hand to :meth:`remove` once the transaction is through.
@@ -161,8 +168,9 @@ class Contents:
         gone: list[str] = []
         for few in _few(set(named)):
             used: set[str] = set()
-            for column, owner in ((parts.c.sha256, parts.c.tenant), (jobs.c.checkpoint, jobs.c.tenant)):
-                used.update(db.execute(select(column).where(owner == tenant, column.in_(few))).scalars())
+            for column in (*(table.c.sha256 for table in NAMING), jobs.c.checkpoint):
+                mine = column.table.c.tenant == tenant
+                used.update(db.execute(select(column).where(mine, column.in_(few))).scalars())
             unused = [sha256 for sha256 in few if sha256 not in used]
             for table in (blobs, uploads):
                 db.execute(delete(table).where(table.c.tenant == tenant, table.c.sha256.in_(unused)))
@@ -181,7 +189,7 @@ class Contents:
             self._remove_strays()
 
     def drop(self, tenant: str, named: Iterable[str]) -> None:
-        """Forget and remove those of these contents that no bundle or checkpoint names."""
+        """Forget and remove those of these contents that nothing names."""
         with self._database.transaction() as db:
             lock_tenant(db, tenant)
             gone = self.forget(db, tenant, named)
@@ -192,10 +200,12 @@ class Contents:
         old = time.time() - LAPSE
         with self._database.transaction() as db:
             db.execute(delete(uploads).where(uploads.c.changed < old))
-            query = (
-                select(blobs.c.tenant, blobs.c.sha256)
-                .outerjoin(parts, and_(parts.c.tenant == blobs.c.tenant, parts.c.sha256 == blobs.c.sha256))
-                .where(parts.c.sha256.is_(None), blobs.c.created < old)
+            query = select(blobs.c.tenant, blobs.c.sha256).where(
+                blobs.c.created < old,
+                *(
+                    ~exists().where(table.c.tenant == blobs.c.tenant, table.c.sha256 == blobs.c.sha256)
+                    for table in NAMING
+                ),
             )
             for tenant, sha256 in db.execute(query).all():
                 self.forget(db, tenant, [sha256])

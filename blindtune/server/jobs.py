@@ -11,7 +11,7 @@ import time
 from dataclasses import dataclass, fields
 from typing import Any
 
-from sqlalchemy import Connection, Row, Select, and_, func, select, update
+from sqlalchemy import Connection, Row, Select, and_, delete, func, select, update
 from sqlalchemy.sql.elements import ColumnElement
 
 from blindtune.errors import PlanError, QuotaError
@@ -192,6 +192,25 @@ def _whose(job: str, tenant: str | None) -> ColumnElement[bool]:
 
 def _shown() -> Select[Any]:
     return select(*(jobs.c[field.name] for field in fields(Job)))
+
+
+def check_idle(connection: Connection, tenant: str, study: str) -> None:
+    """Refuse to change a study that is queued or running.
+
+    Raises:
+        PlanError: it is.
+    """
+    if active(connection, tenant, study):
+        raise PlanError("the study is queued or running", remedy="Wait until it is done, or cancel it.")
+
+
+def drop(connection: Connection, tenant: str, study: str) -> set[str]:
+    """Forget a study's jobs; the contents that their checkpoints named."""
+    mine = (jobs.c.tenant == tenant, jobs.c.study == study)
+    kept = select(jobs.c.checkpoint).where(*mine, jobs.c.checkpoint.is_not(None))
+    named: set[str] = set(connection.execute(kept).scalars())
+    connection.execute(delete(jobs).where(*mine))
+    return named
 
 
 def _job(row: Row[Any]) -> Job:

@@ -1,4 +1,4 @@
-"""Bytes of an upload on their way to its file: never more than announced, and nothing but a bundle's part."""
+"""Bytes of an upload on their way to its file: never too many, of bundles' parts and messages."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ import os
 
 from blindtune.errors import BundleError, PlanError
 from blindtune.server.contents import Contents, Upload
-from blindtune.wire.bundle import MAGIC, SECRET_MARK, file_sha256
+from blindtune.wire import bundle, message
+from blindtune.wire.bundle import SECRET_MARK, file_sha256
 
 START = 256
 """Bytes that tell what a file is; the first piece has at least so many, or all there are."""
@@ -62,7 +63,7 @@ class Receiver:
         """Append a piece.
 
         Raises:
-            BundleError: more than announced, or not a bundle's part; nothing of it is written then.
+            BundleError: more than announced, or no part or message; nothing of it is written then.
             OSError: the disk is full, or fails.
         """
         if not piece:
@@ -91,14 +92,14 @@ def check_start(start: bytes) -> None:
     """Refuse a file by its first bytes.
 
     Raises:
-        BundleError: it is not a part of a bundle.
+        BundleError: it is neither a part of a bundle nor a message.
     """
     if SECRET_MARK in start:
         raise BundleError(
             "this is a secret key, not a part of a bundle; nothing was stored",
             remedy="It has left the hospital: treat the key as disclosed and encrypt anew.",
         )
-    if not start.startswith(MAGIC):
+    if not start.startswith((bundle.MAGIC, message.MAGIC)):
         raise BundleError("this is not a part of a bundle", remedy="Write the bundle again.")
 
 

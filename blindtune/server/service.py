@@ -13,6 +13,7 @@ from blindtune.server.contents import Contents
 from blindtune.server.database import Database
 from blindtune.server.jobs import Jobs
 from blindtune.server.leases import Leases
+from blindtune.server.messages import Messages
 from blindtune.server.studies import Studies
 from blindtune.server.tenants import Tenants
 
@@ -31,6 +32,7 @@ class Service:
     tenants: Tenants
     contents: Contents
     studies: Studies
+    messages: Messages
     jobs: Jobs
     leases: Leases
     answers: Answers
@@ -76,6 +78,7 @@ class Service:
             Tenants(opened),
             contents,
             studies,
+            Messages(opened, contents),
             Jobs(opened),
             Leases(opened),
             Answers(opened),

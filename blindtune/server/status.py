@@ -46,3 +46,20 @@ def study_status(db: Connection, tenant: str, study: str) -> dict[str, Any]:
         "job": job.id if job else None,
         "progress": job.progress if job else None,
     }
+
+
+def study_page(
+    db: Connection, tenant: str | None, after: tuple[str, str] | None, count: int
+) -> list[tuple[str, dict[str, Any]]]:
+    """States of a tenant's studies, or of everybody's, each with its tenant, in order of identifiers.
+
+    Args:
+        after: tenant and identifier that the page begins after.
+    """
+    query = select(studies.c.tenant, studies.c.id).order_by(studies.c.tenant, studies.c.id).limit(count)
+    if tenant is not None:
+        query = query.where(studies.c.tenant == tenant)
+    if after is not None:
+        owner, study = studies.c.tenant, studies.c.id
+        query = query.where((owner > after[0]) | ((owner == after[0]) & (study > after[1])))
+    return [(r["tenant"], study_status(db, r["tenant"], r["id"])) for r in db.execute(query).mappings().all()]

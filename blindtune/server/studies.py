@@ -18,11 +18,14 @@ from blindtune.server import audit
 from blindtune.server.blobs import link
 from blindtune.server.contents import Contents
 from blindtune.server.database import Database, lock_tenant
-from blindtune.server.jobs import ACTIVE, active
+from blindtune.server.jobs import check_idle
+from blindtune.server.jobs import drop as drop_jobs
+from blindtune.server.messages import drop as drop_messages
 from blindtune.server.places import Place, touch
-from blindtune.server.status import study_status
-from blindtune.server.tables import bundles, jobs, parts, studies
-from blindtune.server.tenants import DAY, check_room
+from blindtune.server.retention import lapsed
+from blindtune.server.status import study_page, study_status
+from blindtune.server.tables import bundles, parts, studies
+from blindtune.server.tenants import check_room
 from blindtune.wire.bundle import MANIFEST, PARTS, Bundle
 from blindtune.wire.manifest import Manifest, Part, parse_manifest
 from blindtune.wire.study import check_start, check_study
@@ -190,23 +193,12 @@ class Studies:
     def page(
         self, tenant: str | None, after: tuple[str, str] | None, count: int
     ) -> list[tuple[str, dict[str, Any]]]:
-        """States of a tenant's studies, or of everybody's, each with its tenant, in order of identifiers.
-
-        Args:
-            after: tenant and identifier that the page begins after.
-        """
-        query = select(studies.c.tenant, studies.c.id).order_by(studies.c.tenant, studies.c.id).limit(count)
-        if tenant is not None:
-            query = query.where(studies.c.tenant == tenant)
-        if after is not None:
-            owner, study = studies.c.tenant, studies.c.id
-            query = query.where((owner > after[0]) | ((owner == after[0]) & (study > after[1])))
+        """See :func:`~blindtune.server.status.study_page`."""
         with self._database.reading() as db:
-            rows = db.execute(query).mappings().all()
-            return [(r["tenant"], study_status(db, r["tenant"], r["id"])) for r in rows]
+            return study_page(db, tenant, after, count)
 
     def delete(self, tenant: str, study: str) -> bool:
-        """Forget a study and remove everything that was kept for it alone; False if there is none.
+        """Forget a study and its messages, and remove everything kept for it alone; False if there is none.
 
         Raises:
             PlanError: it is queued or running.
@@ -214,12 +206,13 @@ class Studies:
         with self._database.freeing():
             with self._database.transaction() as db:
                 lock_tenant(db, tenant)
-                if self._header_of(db, tenant, study) is None:
+                check_idle(db, tenant, study)
+                named = drop_messages(db, tenant, study)
+                if not named and self._header_of(db, tenant, study) is None:
                     return False
-                _check_idle(db, tenant, study)
                 mine = (parts.c.tenant == tenant, parts.c.study == study)
-                named = set(db.execute(select(parts.c.sha256).where(*mine)).scalars())
-                named |= self._drop_jobs(db, tenant, study)
+                named |= set(db.execute(select(parts.c.sha256).where(*mine)).scalars())
+                named |= drop_jobs(db, tenant, study)
                 db.execute(delete(studies).where(studies.c.tenant == tenant, studies.c.id == study))
                 gone = self._contents.forget(db, tenant, named)
                 audit.append(db, "study.deleted", f"{tenant}/{study}")
@@ -230,16 +223,9 @@ class Studies:
         """Delete studies that nothing was done with for so long."""
         if keep_days is None:
             return
-        old = time.time() - keep_days * DAY
-        busy = select(jobs.c.id).where(
-            jobs.c.tenant == studies.c.tenant,
-            jobs.c.study == studies.c.id,
-            jobs.c.state.in_(ACTIVE) | (jobs.c.changed >= old),
-        )
-        query = select(studies.c.tenant, studies.c.id).where(studies.c.changed < old, ~busy.exists())
         with self._database.reading() as db:
-            lapsed = db.execute(query).all()
-        for tenant, study in lapsed:
+            found = lapsed(db, keep_days)
+        for tenant, study in found:
             self.delete(tenant, study)
 
     # Below
@@ -282,18 +268,11 @@ class Studies:
                 f"another bundle of {place.kind} is here already",
                 remedy="Delete the study here to upload it anew.",
             )
-        _check_idle(db, place.tenant, place.study)
+        check_idle(db, place.tenant, place.study)
         # The study is trained anew.
-        return self._drop_jobs(db, place.tenant, place.study) | Place(
-            place.tenant, place.study, "head", ""
-        ).remove(db)
-
-    def _drop_jobs(self, db: Connection, tenant: str, study: str) -> set[str]:
-        mine = (jobs.c.tenant == tenant, jobs.c.study == study)
-        found = db.execute(select(jobs.c.checkpoint).where(*mine, jobs.c.checkpoint.is_not(None))).scalars()
-        named = set(found)
-        db.execute(delete(jobs).where(*mine))
-        return named
+        return drop_jobs(db, place.tenant, place.study) | Place(place.tenant, place.study, "head", "").remove(
+            db
+        )
 
     def _laid_out(self, tenant: str, manifest: Manifest, directory: Path) -> Bundle:
         (directory / PARTS).mkdir(parents=True)
@@ -306,11 +285,6 @@ class Studies:
 def _insert(db: Connection, tenant: str, study: str, header: str) -> None:
     now = time.time()
     db.execute(insert(studies).values(tenant=tenant, id=study, header=header, created=now, changed=now))
-
-
-def _check_idle(db: Connection, tenant: str, study: str) -> None:
-    if active(db, tenant, study):
-        raise PlanError("the study is queued or running", remedy="Wait until it is done, or cancel it.")
 
 
 def _header(manifest: Manifest) -> str:

@@ -123,6 +123,22 @@ blobs = Table(
     Column("created", Double, nullable=False),
 )
 
+# Of studies under a joint key, the messages of its members: they may come before any bundle is opened, and so
+# before the study has a row of its own.
+messages = Table(
+    "messages",
+    metadata,
+    _tenant(),
+    Column("study", Text, primary_key=True),
+    Column("stage", Text, primary_key=True),
+    Column("item", Text, primary_key=True),
+    Column("sender", Text, primary_key=True),
+    Column("sha256", Text, nullable=False),
+    Column("size", BigInteger, nullable=False),
+    Column("created", Double, nullable=False),
+    Index(None, "tenant", "sha256"),
+)
+
 # Contents on their way (tus): the bytes so far lie beside the database, in the incoming directory.
 uploads = Table(
     "uploads",

@@ -21,7 +21,7 @@ from sqlalchemy.exc import IntegrityError
 from blindtune.errors import InputError, QuotaError
 from blindtune.server import audit
 from blindtune.server.database import Database
-from blindtune.server.tables import blobs, bundles, tenants, tokens, uploads
+from blindtune.server.tables import blobs, bundles, messages, tenants, tokens, uploads
 
 Scope = Literal["read", "submit", "operator"]
 SCOPES: tuple[Scope, ...] = ("read", "submit", "operator")
@@ -29,6 +29,8 @@ TENANT_SCOPES: tuple[Scope, ...] = ("read", "submit")
 NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,31}")
 DEFAULT = "default"
 DAY = 86400.0
+MESSAGE_ROW = 512
+"""Bytes that a message counts besides its content."""
 
 _TOKEN = re.compile(r"bt_([0-9a-f]{16})_[A-Za-z0-9_-]{43}")
 _GIVEN = "given"
@@ -218,7 +220,8 @@ def used_bytes(db: Connection, tenant: str) -> int:
     coming = select(func.coalesce(func.sum(uploads.c.size), 0)).where(uploads.c.tenant == tenant)
     length = func.length(bundles.c.manifest)
     told = select(func.coalesce(func.sum(length), 0)).where(bundles.c.tenant == tenant)
-    return sum(int(db.execute(query).scalar_one()) for query in (kept, coming, told))
+    said = select(func.count() * MESSAGE_ROW).select_from(messages).where(messages.c.tenant == tenant)
+    return sum(int(db.execute(query).scalar_one()) for query in (kept, coming, told, said))
 
 
 def check_room(db: Connection, tenant: str, more: int) -> None:

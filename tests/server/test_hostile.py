@@ -26,6 +26,7 @@ ROUTES = [
     ("POST", f"/v1/studies/{STUDY}/jobs"),
     ("GET", f"/v1/studies/{STUDY}/head/manifest"),
     ("GET", f"/v1/studies/{STUDY}/head/parts/weights"),
+    ("GET", f"/v1/studies/{STUDY}/messages/first/public/north"),
     ("GET", f"/v1/jobs/{JOB}"),
     ("GET", f"/v1/jobs/{JOB}/timing"),
     ("POST", f"/v1/jobs/{JOB}/cancel"),
@@ -174,6 +175,7 @@ def test_names_that_are_paths_are_refused_in_a_manifest(ask, study, manifest, fi
         "/v1/studies/{}",
         "/v1/studies/{}/head/parts/weights",
         f"/v1/studies/{STUDY}/head/parts/{{}}",
+        f"/v1/studies/{STUDY}/messages/first/{{}}/north",
         "/v1/jobs/{}",
         "/page/{}",
     ],
@@ -277,6 +279,7 @@ def test_anothers_things_look_as_if_they_were_not_there(ask, study, manifest, up
         ("GET", "/v1/self"),
         ("GET", "/v1/tokens"),
         ("GET", "/v1/events"),
+        ("PUT", f"/v1/studies/{STUDY}/messages/first/public/north"),
     ],
 )
 @pytest.mark.parametrize("token", ["lapsed", "none", "garbage", "basic"])

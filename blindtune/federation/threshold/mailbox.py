@@ -7,14 +7,12 @@ cannot alter them: they are signed.
 from __future__ import annotations
 
 import os
-import re
 import secrets
 from pathlib import Path
 from typing import Protocol
 
 from blindtune.errors import FederationError
-
-_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,79}")
+from blindtune.wire.message import NAME
 
 
 class Mailbox(Protocol):
@@ -70,6 +68,6 @@ class DirectoryMailbox:
             return None
 
     def _path(self, stage: str, item: str, sender: str) -> Path:
-        if not all(_NAME.fullmatch(name) for name in (stage, item, sender)):
+        if not all(NAME.fullmatch(name) for name in (stage, item, sender)):
             raise FederationError("a name that no message can have", where="mailbox")
         return self._directory / stage / f"{item}.{sender}"

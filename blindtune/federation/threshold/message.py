@@ -11,8 +11,8 @@ from pydantic import Field, ValidationError
 from blindtune.errors import FederationError
 from blindtune.federation.agreement import Schema, SiteName
 from blindtune.federation.identity import SIGNATURE_BYTES, Identity, Roster
+from blindtune.wire.message import MAGIC
 
-MAGIC = b"BTM1"
 MAX_STATEMENT = 4096
 PURPOSE = "threshold message"
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]

@@ -5,16 +5,17 @@
 from collections import defaultdict
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
-from importlib.metadata import version
 from typing import Any
 
 from fastapi import FastAPI
 from sqlalchemy import text
 
-from blindtune.server.api import jobs, studies, tokens, uploads, watching
+from blindtune import __version__
+from blindtune.server.api import jobs, messages, studies, tokens, uploads, watching
 from blindtune.server.api.asking import Here
 from blindtune.server.api.jobs import JobRequest
 from blindtune.server.api.links import link
+from blindtune.server.api.messages import MessageRequest
 from blindtune.server.api.problems import Problem, answer_problems, documented
 from blindtune.server.api.tokens import TokenRequest
 from blindtune.server.metrics import Gauges, Metrics, standing
@@ -35,7 +36,7 @@ def create_app(
     """
     app = FastAPI(
         title="blindtune",
-        version=version("blindtune"),
+        version=__version__,
         docs_url=None,
         redoc_url=None,
         openapi_url="/v1/openapi.json",
@@ -62,7 +63,7 @@ def create_app(
             db.execute(text("SELECT 1"))
         return {"status": "ok"}
 
-    for module in (studies, uploads, jobs, tokens, watching):
+    for module in (studies, messages, uploads, jobs, tokens, watching):
         app.include_router(module.router)
     app.include_router(page())
     answer_problems(app)
@@ -76,7 +77,8 @@ def _extend_document(app: FastAPI) -> None:
     def openapi() -> dict[str, Any]:
         document = made()
         schemas = document["components"]["schemas"]
-        schemas |= {m.__name__: m.model_json_schema() for m in (Problem, JobRequest, TokenRequest)}
+        bodies = (Problem, JobRequest, MessageRequest, TokenRequest)
+        schemas |= {m.__name__: m.model_json_schema() for m in bodies}
         link(document)
         return document
 

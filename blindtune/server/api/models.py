@@ -20,6 +20,12 @@ class Missing(BaseModel):
     missing: list[Part]
 
 
+class Posted(BaseModel):
+    """A message that is known by now."""
+
+    missing: bool = Field(description="Whether its content is still to be uploaded.")
+
+
 class StudyStatus(BaseModel):
     """A study's state; ``error`` and ``remedy`` say in one line each why its latest job failed."""
 

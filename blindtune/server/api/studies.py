@@ -1,11 +1,10 @@
 """Studies: bundles opened and completed, states, deletion, heads."""
 
-from collections.abc import Iterator
 from hashlib import sha256
 from typing import Annotated, Literal
 
 from anyio import CapacityLimiter, to_thread
-from fastapi import APIRouter, Depends, Header
+from fastapi import APIRouter, Depends
 from fastapi import Path as PathParameter
 from fastapi.responses import FileResponse, JSONResponse, Response
 
@@ -24,6 +23,7 @@ from blindtune.server.api.asking import (
 )
 from blindtune.server.api.models import Missing, StudyPage, StudyStatus
 from blindtune.server.api.problems import NOT_FOUND, Refused, documented
+from blindtune.server.api.sending import NOT_AGAIN, SENT, IfNoneMatch, has, send
 from blindtune.wire.manifest import Identifier, Manifest, Member, PartName, parse_manifest
 
 router = APIRouter(prefix="/v1/studies", tags=["studies"], responses=documented())
@@ -32,7 +32,6 @@ Study = Annotated[Identifier, PathParameter(description="A study's identifier.")
 Kind = Annotated[Literal["keys", "data", "start"], PathParameter()]
 Name = Annotated[PartName, PathParameter()]
 Whose = Annotated[Member, PathParameter()]
-IfNoneMatch = Annotated[str | None, Header(max_length=1000)]
 
 _reading = CapacityLimiter(1)
 """Manifests are large documents: one at a time, so that memory stays bounded. Who waits holds no thread."""
@@ -124,34 +123,22 @@ def _head(study: Study, tenant: Reader, here: Here) -> str:
 
 
 Head = Annotated[str, Depends(_head)]
-_download = {**documented(409, 416), 304: {"description": "The caller has it already."}}
 
 
-@router.get("/{study}/head/manifest", response_model=Manifest, responses=_download)
+@router.get("/{study}/head/manifest", response_model=Manifest, responses={**documented(409), **NOT_AGAIN})
 def head_manifest(
     study: Study, head: Head, tenant: Reader, here: Here, if_none_match: IfNoneMatch = None
 ) -> Response:
     """The manifest of a trained study's encrypted head."""
     tag = f'"{sha256(head.encode()).hexdigest()}"'
-    if _has(if_none_match, tag):
+    if has(if_none_match, tag):
         return Response(status_code=304, headers={"ETag": tag})
     with here.database.transaction() as db:
         audit.append(db, "head.fetched", f"{tenant}/{study}")
     return Response(head, media_type="application/json", headers={"ETag": tag})
 
 
-_binary = {"content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}}
-
-
-@router.get(
-    "/{study}/head/parts/{name}",
-    response_class=FileResponse,
-    responses={
-        **_download,
-        200: {"description": "The part.", **_binary},
-        206: {"description": "A range of it.", **_binary},
-    },
-)
+@router.get("/{study}/head/parts/{name}", response_class=FileResponse, responses={**documented(409), **SENT})
 def head_part(
     study: Study, name: Name, head: Head, tenant: Reader, here: Here, if_none_match: IfNoneMatch = None
 ) -> Response:
@@ -159,16 +146,4 @@ def head_part(
     part = here.studies.head_part(tenant, study, name)
     if part is None:
         raise NOT_FOUND
-    tag = f'"{part.sha256}"'
-    if _has(if_none_match, tag):
-        return Response(status_code=304, headers={"ETag": tag})
-    file = here.contents.path(tenant, part.sha256)
-    return FileResponse(file, media_type="application/octet-stream", headers={"ETag": tag})
-
-
-def _has(given: str | None, tag: str) -> bool:
-    return given is not None and any(t in ("*", tag) for t in _tags(given))
-
-
-def _tags(given: str) -> Iterator[str]:
-    return (t.strip().removeprefix("W/") for t in given.split(","))
+    return send(here.contents, tenant, part.sha256, if_none_match)

@@ -64,7 +64,7 @@ def announce(
     upload_length: Annotated[int, Header(ge=8, le=1 << 40)],
     upload_metadata: Annotated[str, Header(max_length=1000)],
 ) -> Response:
-    """Announce a content by its size and the ``sha256`` of its metadata; an opened bundle has to lack it.
+    """Announce a content by its size and the ``sha256`` of its metadata; a bundle or message has to lack it.
 
     Nothing is left to send if the answer has no Location.
     """
