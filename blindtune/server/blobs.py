@@ -65,8 +65,15 @@ class DirectoryBlobs:
         with open(file, "rb+") as handle:
             os.fsync(handle.fileno())
         made = not place.parent.is_dir()
-        place.parent.mkdir(parents=True, exist_ok=True)
-        os.replace(file, place)
+        while True:
+            place.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                os.replace(file, place)
+                break
+            except FileNotFoundError:
+                # A deletion may have taken the empty directory away meanwhile.
+                if not file.exists():
+                    raise
         sync_directory(place.parent)
         if made:
             sync_directory(place.parent.parent)

@@ -113,6 +113,12 @@ class Leases:
             row.id, row.tenant, row.study, worker, min(cores, row.free), row.step, row.checkpoint, timing
         )
 
+    def held(self, claim: Claim) -> bool:
+        """Whether a claim still holds."""
+        with self._database.reading() as connection:
+            mine = _of(claim, database_time(connection))
+            return connection.execute(select(jobs.c.id).where(mine)).first() is not None
+
     def beat(self, claim: Claim, progress: dict[str, Any] | None) -> bool:
         """Renew a lease, and record where the job stands; False if the claim is lost."""
         values = {} if progress is None else {"progress": json.dumps(progress)}
@@ -194,18 +200,23 @@ class Leases:
     ) -> bool:
         with self._database.transaction() as connection:
             now = database_time(connection)
-            mine = and_(
-                jobs.c.id == claim.id,
-                jobs.c.worker == claim.worker,
-                jobs.c.state == "running",
-                jobs.c.lease >= now,
-            )
-            written = connection.execute(update(jobs).where(mine).values(values(now))).rowcount == 1
+            mine = update(jobs).where(_of(claim, now))
+            written = connection.execute(mine.values(values(now))).rowcount == 1
             if written:
                 also(connection)
             if written and action:
                 audit.append(connection, action, claim.id)
             return written
+
+
+def _of(claim: Claim, now: float) -> ColumnElement[bool]:
+    """A claim's job, while the claim holds."""
+    return and_(
+        jobs.c.id == claim.id,
+        jobs.c.worker == claim.worker,
+        jobs.c.state == "running",
+        jobs.c.lease >= now,
+    )
 
 
 def _open(now: float) -> ColumnElement[bool]:

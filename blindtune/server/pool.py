@@ -40,10 +40,11 @@ HEARD = 10.0
 log = logging.getLogger(f"{ROOT}.pool")
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Worker:
     claim: Claim
     process: subprocess.Popen[bytes]
+    lost: bool = False
 
 
 class Pool:
@@ -91,6 +92,7 @@ class Pool:
                 if time.monotonic() - self._heard > HEARD:
                     self._heard = time.monotonic()
                     self._hosts.beat(self._host)
+                    self._end_stuck()
             except (OSError, StorageError) as error:
                 # A full disk, a database that restarts, no memory for another process: it may pass.
                 log.error("the pool could not go on", exc_info=error)
@@ -118,6 +120,15 @@ class Pool:
                 self._service.leases.abandon(worker.claim)
             self._workers.remove(worker)
             shutil.rmtree(self._place(worker.claim), ignore_errors=True)
+
+    def _end_stuck(self) -> None:
+        """Kill workers that lost their claims and do not end themselves: stopped ones hold a place."""
+        for worker in self._workers:
+            held = self._service.leases.held(worker.claim)
+            # Whoever finished a moment ago is on its way out.
+            if worker.lost and not held:
+                worker.process.kill()
+            worker.lost = not held
 
     def _fill(self) -> None:
         leases = self._service.leases

@@ -116,7 +116,8 @@ def serve(
             # The other parser reads heads of any length.
             http="h11",
             ssl_context_factory=(lambda *_: certificate.context) if certificate else None,
-            limit_concurrency=1000,
+            # Connections; requests are bounded before, with an answer that says more (server.watch).
+            limit_concurrency=4000,
             timeout_keep_alive=75,
             timeout_graceful_shutdown=5,
         )

@@ -8,10 +8,14 @@ from typing import Any
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from blindtune.server.api.problems import problem
 from blindtune.server.logs import ROOT, new_request_id, request_id
 from blindtune.server.metrics import Metrics
 
 HEADER = "x-request-id"
+AT_ONCE = 1000
+"""Requests that are answered at a time; more are told to come back."""
+
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 
 log = logging.getLogger(f"{ROOT}.requests")
@@ -24,7 +28,7 @@ class Watched:
     """
 
     def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
-        self._app, self._metrics = app, metrics
+        self._app, self._metrics, self._running = app, metrics, 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -49,14 +53,17 @@ class Watched:
             sent += len(message.get("body", b""))
             await send(message)
 
+        self._running += 1
         try:
-            await self._app(scope, counted, named)
+            app: ASGIApp = self._app if self._running <= AT_ONCE else _busy()
+            await app(scope, counted, named)
         except Exception as error:
             log.error("a request failed", exc_info=error)
             # Once an answer was begun nothing is left to do; the server closes what is incomplete.
             if not status:
                 raise
         finally:
+            self._running -= 1
             # A client that went before the answer leaves no status: 499, as nginx says it.
             seconds, answered = time.perf_counter() - began, status or 499
             route = _route(scope)
@@ -75,6 +82,11 @@ class Watched:
             }
             log.info("request", extra={"fields": fields})
             request_id.reset(before)
+
+
+def _busy() -> ASGIApp:
+    detail = "the server answers as many requests as it can"
+    return problem(503, detail, "Try again in a moment.", {"Retry-After": "1"})
 
 
 def _route(scope: Scope) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -40,6 +41,20 @@ def test_put_read_listed_deleted(kept, tmp_path):
     with pytest.raises(FileNotFoundError):
         kept.path("north", ONE)
     assert sorted(kept.names()) == [("north", TWO), ("south", ONE)]
+
+
+def test_a_deletion_beside_it_takes_no_directory_away_from_a_put(kept, tmp_path):
+    def often(name):
+        for n in range(100):
+            file = tmp_path / f"{name[-1]}-{n}"
+            file.write_bytes(b"content")
+            kept.put("north", name, file)
+            kept.delete("north", name)
+
+    with ThreadPoolExecutor(2) as pool:
+        # Two names in the same directory.
+        list(pool.map(often, [ONE, ONE[:2] + TWO[2:]]))
+    assert list(kept.names()) == []
 
 
 def test_only_its_owner_reads_the_directory(tmp_path):

@@ -80,6 +80,20 @@ def test_a_cancelled_job_makes_room_and_two_run_at_a_time(slow: Any, study: Any,
         place.done(second)
 
 
+def test_a_stopped_worker_whose_job_is_cancelled_holds_its_place_no_longer(
+    slow: Any, study: Any, place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "HEARD", 0.3)
+    job = place.start(slow)
+    with place.working():
+        place.reached(job, 1)
+        (stopped,) = until(processes)
+        stopped.suspend()
+        place.service.jobs.cancel(job)
+        place.done(place.start(study))
+        assert not stopped.is_running()
+
+
 POOL = """
 import sys, time
 from blindtune.server.pool import Pool

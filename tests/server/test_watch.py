@@ -13,7 +13,7 @@ from fastapi import FastAPI, Request
 from fastapi.responses import StreamingResponse
 from sqlalchemy import create_engine
 
-from blindtune.server import logs
+from blindtune.server import logs, watch
 from blindtune.server.metrics import Metrics, standing
 from blindtune.server.tables import blobs, jobs, metadata, studies, tenants
 from blindtune.server.watch import Watched
@@ -113,6 +113,16 @@ def test_unknown_addresses_and_methods_share_one_label(ask, metrics, lines):
     assert [line["route"] for line in lines()] == ["other", "/v1/stream"]
     assert [line["method"] for line in lines()] == ["GET", "other"]
     assert SECRET not in metrics.text().decode()
+
+
+def test_more_requests_than_can_be_answered_are_told_to_come_back(ask, lines, monkeypatch):
+    monkeypatch.setattr(watch, "AT_ONCE", 0)
+    answer = ask("GET", "/v1/stream")
+    assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert answer.json()["request"] == answer.headers["x-request-id"]
+    monkeypatch.setattr(watch, "AT_ONCE", 1)
+    assert [ask("GET", "/v1/stream").status_code for _ in range(2)] == [200, 200]
 
 
 @pytest.mark.parametrize("given", ["gateway-12345678", "0f3a9c00ab12cd34"])
