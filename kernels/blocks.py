@@ -45,8 +45,8 @@ class Blocks:
     """All of a study's ciphertexts, or those of some row blocks.
 
     Args:
-        data: ``(row block, column block, giant, baby)`` to dataset ciphertexts; they are lowered as levels
-            fall.
+        data: ``(row block, column block, giant, baby)`` to dataset ciphertexts. As levels fall they are
+            lowered: in place, or beside the fresh ones for a program that comes back up by a refresh.
         residuals: ``(set, weight block, row block)`` to the target and the polynomial's coefficients.
     """
 
@@ -59,6 +59,7 @@ class Blocks:
     ) -> None:
         self.engine, self.layout = engine, layout
         self._data, self._residuals = data, residuals
+        self._lowered: dict[tuple[int, int, int, int], Ciphertext] = {}
 
     def put(self, part: Part, found: Sequence[Ciphertext]) -> None:
         """Put a part's ciphertexts in their place."""
@@ -88,7 +89,7 @@ class Blocks:
         for batch in _batches(rows, len(heads)):
             if weights:
                 level = weights[0][0].level
-                logits = products.forward(engine, layout, self._diagonal(level), babies, batch)
+                logits = products.forward(engine, layout, self._diagonal(program, level), babies, batch)
                 report("forward", level)
                 residuals = self._residual(program.sets[step], heads, batch, logits)
                 report("residual", level - 1)
@@ -96,17 +97,21 @@ class Blocks:
                 residuals = [[self._residuals[0, k, i][0] for k in heads] for i in batch]
             level = residuals[0][0].level
             giants = products.giant_steps(engine, layout, residuals)
-            sums = products.backward(engine, layout, self._diagonal(level), giants, batch, sums)
+            sums = products.backward(engine, layout, self._diagonal(program, level), giants, batch, sums)
             report("backward", level)
         assert sums is not None
         return sums
 
-    def _diagonal(self, level: int) -> products.Diagonal:
+    def _diagonal(self, program: Program, level: int) -> products.Diagonal:
+        place = self._lowered if program.refreshes else self._data
+
         def get(*key: int) -> Ciphertext:
             i, j, g, b = key
-            # Levels only fall: the lowered ciphertext takes the place of the higher one.
-            self._data[i, j, g, b] = self.engine.at_level(self._data[i, j, g, b], level)
-            return self._data[i, j, g, b]
+            found = place.get((i, j, g, b))
+            if found is None or found.level < level:
+                found = self._data[i, j, g, b]
+            place[i, j, g, b] = self.engine.at_level(found, level)
+            return place[i, j, g, b]
 
         return get
 

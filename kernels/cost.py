@@ -131,7 +131,7 @@ def estimate(layout: Layout, program: Program, p: Parameters, machine: Machine) 
     total = 0.0
     for step in range(program.steps):
         from_zero = step == 0 and not program.started
-        level = p.levels - (step - (not program.started)) * (2 + depth) - (not program.started)
+        level = p.levels - program.levels_entering(step)
         low = p.levels if from_zero else level - 1 - depth
         diagonals = layout.data_ciphertexts * heads
         calls = batches * layout.baby * columns

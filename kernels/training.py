@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Protocol
+from itertools import pairwise
+from typing import Protocol, TypeAlias
 
 from blindtune.errors import PlanError
 from blindtune.he.engine import Ciphertext, Engine
@@ -31,6 +32,7 @@ class Program:
         momentum: factor on the previous change of the weights in each step; none if empty. Older weights
             sit levels above the newest gradient, so any such linear rule costs no level.
         started: whether training starts from weights that the owner encrypts for it, instead of zero.
+        refreshes: after how many steps the weights are made fresh, with all their levels again; in order.
     """
 
     steps: int
@@ -39,6 +41,7 @@ class Program:
     retain: tuple[float, ...]
     momentum: tuple[float, ...] = ()
     started: bool = False
+    refreshes: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         if self.steps < 1 or self.degree not in DEPTH:
@@ -49,23 +52,46 @@ class Program:
             raise PlanError("a program with momentum needs one factor a step")
         if self.sets[0] != 0:
             raise PlanError("the first step uses coefficient set 0")
+        marks = (0, *self.refreshes, self.steps)
+        if any(a >= b for a, b in pairwise(marks)):
+            raise PlanError(
+                f"refreshes after {', '.join(map(str, self.refreshes))} of {self.steps} steps",
+                remedy="Refresh after the first step or later and before the last, in order.",
+            )
 
     @property
     def levels(self) -> int:
-        """Levels that training takes."""
-        return self.levels_after(self.steps)
+        """Levels that training takes, from one refresh to the next."""
+        return max(self.levels_after(steps) for steps in (*self.refreshes, self.steps))
 
     def levels_after(self, steps: int) -> int:
-        """Levels that the first ``steps`` take: ``2 + depth`` each, one for a step from zero."""
-        if steps == 0:
-            return 0
-        whole = steps - (not self.started)
-        return (not self.started) + whole * (2 + DEPTH[self.degree])
+        """Levels that ``steps`` take since the last refresh before: ``2 + depth`` each, one if from zero."""
+        last = max((r for r in self.refreshes if r < steps), default=0)
+        from_zero = last == 0 and not self.started and steps > 0
+        return from_zero + (steps - last - from_zero) * (2 + DEPTH[self.degree])
+
+    def looks_back(self, step: int) -> bool:
+        """Whether a step, from 0 on, needs the change that the step before it made."""
+        return step > 0 and bool(self.momentum) and self.momentum[step] != 0
+
+    def levels_entering(self, steps: int) -> int:
+        """Levels that weights have taken after so many steps when the next one begins."""
+        return 0 if steps in self.refreshes else self.levels_after(steps)
+
+    def levels_refreshed(self, number: int) -> tuple[int, ...]:
+        """Levels that a refresh finds taken: of the weights, and of those before if momentum looks back."""
+        steps = self.refreshes[number]
+        back = self.looks_back(steps) and (steps > 1 or self.started)
+        return (self.levels_after(steps), *((self.levels_entering(steps - 1),) * back))
 
     @property
     def terms(self) -> int:
         """Ciphertexts a residual takes: the target and, where a step starts from weights, coefficients."""
         return 1 + (self.degree + 1) // 2 * (self.steps > 1 or self.started)
+
+
+Refresh: TypeAlias = Callable[[int, list[Ciphertext]], list[Ciphertext]]
+"""Makes a program's weights fresh; takes the refresh's number, from 0 on, too. See :class:`Trainer`."""
 
 
 @dataclass(frozen=True)
@@ -88,6 +114,8 @@ class State:
         step: steps done.
         weights: after them, by weight block and column block.
         before: after the step before; what momentum looks back to. Empty if there was none.
+
+    A state after a step that a refresh follows is that before the refresh.
     """
 
     step: int
@@ -105,10 +133,12 @@ class State:
         """
         if not 1 <= self.step <= program.steps:
             raise PlanError(f"a state after {self.step} of {program.steps} steps")
-        for steps, grid in ((self.step, self.weights), (self.step - 1, self.before)):
+        taken = (program.levels_after(self.step), program.levels_entering(self.step - 1))
+        empty = (False, self.step == 1 and not program.started)
+        for grid, lost, nothing in zip((self.weights, self.before), taken, empty, strict=True):
             found = [[(c.level, c.size, c.product) for c in row] for row in grid]
-            row = [(levels - program.levels_after(steps), 2, False)] * len(layout.widths)
-            if found != ([row] * layout.weight_blocks if steps or program.started else []):
+            row = [(levels - lost, 2, False)] * len(layout.widths)
+            if found != ([] if nothing else [row] * layout.weight_blocks):
                 raise PlanError("a state of another shape or level than this program's")
 
 
@@ -153,14 +183,17 @@ class Trainer:
         start: products.Grid | None = None,
         on_step: Callable[[State], None] = lambda _: None,
         resume: State | None = None,
+        refresh: Refresh | None = None,
     ) -> products.Grid:
         """Run a program.
 
         Args:
             start: fresh weights by weight block and column block, for a program that is ``started``.
-            on_step: called after each step.
+            on_step: called after each step, before the refresh that may follow.
             resume: go on after these steps. The result is the same, residue by residue, as without a
                 break: evaluation draws no random numbers.
+            refresh: takes the weights by weight block and column block, and those before where momentum
+                looks back, one after the other; without it the engine makes them fresh.
 
         Returns:
             For each weight block, the weights of each column block.
@@ -178,7 +211,9 @@ class Trainer:
         heads, columns = layout.weight_blocks, len(layout.widths)
         if program.started != (start is not None):
             raise PlanError("weights to start from, for a program that starts from zero, or none for another")
-        reports = [self.work.phases(program, step) + 1 for step in range(program.steps)]
+        reports = [
+            self.work.phases(program, step) + 1 + (step in program.refreshes) for step in range(program.steps)
+        ]
         done, total = 0, sum(reports)
         weights: products.Grid = start or []
         before, first = weights, 0
@@ -193,6 +228,9 @@ class Trainer:
             on_progress(Progress(step + 1, program.steps, phase, level, done, total))
 
         for step in range(first, program.steps):
+            if step in program.refreshes:
+                weights, before = self._fresh(program, step, weights, before, refresh)
+                report(step, "refresh", levels)
             sums = self.work.sums(program, step, weights, partial(report, step))
             kept = self._kept(program, step, weights, before, sums[0][0].level)
             flat = products.gradient(engine, layout, sums, kept)
@@ -200,6 +238,25 @@ class Trainer:
             report(step, "update", weights[0][0].level)
             on_step(State(step + 1, weights, before))
         return weights
+
+    def _fresh(
+        self,
+        program: Program,
+        step: int,
+        weights: products.Grid,
+        before: products.Grid,
+        refresh: Refresh | None,
+    ) -> tuple[products.Grid, products.Grid]:
+        """The weights and, where the step looks back, those before, with all their levels."""
+        number, columns, heads = program.refreshes.index(step), len(self.layout.widths), len(weights)
+        grids = [weights, before][: len(program.levels_refreshed(number))]
+        flat = [c for grid in grids for row in grid for c in row]
+        found = self.engine.refresh(flat) if refresh is None else refresh(number, flat)
+        wanted = [(self.engine.parameters.levels, 2, False)] * len(flat)
+        if [(c.level, c.size, c.product) for c in found] != wanted:
+            raise PlanError("a refresh that gave something else than as many fresh ciphertexts")
+        rows = [found[n : n + columns] for n in range(0, len(found), columns)]
+        return rows[:heads], rows[heads:] or before
 
     def _kept(
         self, program: Program, step: int, weights: products.Grid, before: products.Grid, level: int

@@ -1,6 +1,6 @@
 """Reference engines without encryption: one computes on clear slots, one only counts.
 
-Both share the bookkeeping of :class:`~blindtune.he.engine.CheckedEngine`, so what they accept, a real
+Both share the bookkeeping of :class:`~blindtune.he.checked.CheckedEngine`, so what they accept, a real
 engine accepts. :class:`ClearEngine` also reproduces the scale drift of nominal scales, so a real
 engine differs from it by noise alone. Neither protects anything.
 """
@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from blindtune.errors import EngineError
-from blindtune.he.engine import CheckedEngine, Ciphertext
+from blindtune.he.checked import CheckedEngine
+from blindtune.he.engine import Ciphertext
 
 Slots = NDArray[np.complex128]
 
@@ -80,6 +81,9 @@ class ClearEngine(CheckedEngine):
     def _at_level(self, a: Slots, level: int) -> Slots:
         return a
 
+    def _refresh(self, batch: list[Slots]) -> list[Slots]:
+        return batch
+
 
 class CountingEngine(CheckedEngine):
     """Does nothing but count: the planner runs a study's training on it for exact operation counts."""
@@ -108,6 +112,9 @@ class CountingEngine(CheckedEngine):
         return [None] * (len(lefts) * len(rights))
 
     def _relinearise(self, batch: list[Any]) -> list[Any]:
+        return batch
+
+    def _refresh(self, batch: list[Any]) -> list[Any]:
         return batch
 
     def _rescale(self, batch: list[Any], level: int) -> list[Any]:

@@ -9,6 +9,7 @@ from itertools import product
 from typing import Any
 
 from blindtune.errors import EngineError
+from blindtune.he.checked import CheckedEngine
 from blindtune.he.codec import (
     SealCodec,
     conjugation_element,
@@ -17,7 +18,7 @@ from blindtune.he.codec import (
     require_blob,
     sealapi,
 )
-from blindtune.he.engine import CheckedEngine, Ciphertext, KeySet
+from blindtune.he.engine import Ciphertext, KeySet
 from blindtune.params import Parameters
 
 

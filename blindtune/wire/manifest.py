@@ -65,6 +65,19 @@ class ProgramModel(_Model):
     retain: Annotated[list[Annotated[float, Field(ge=-1, le=1)]], Field(max_length=64)]
     momentum: Annotated[list[Annotated[float, Field(ge=-1, le=1)]], Field(max_length=64)] = []
     started: bool = False
+    refreshes: Annotated[list[Annotated[int, Field(ge=1, le=63)]], Field(max_length=63)] = []
+
+    def checked(self) -> Program:
+        """The program, checked."""
+        return Program(
+            self.steps,
+            self.degree,
+            tuple(self.sets),
+            tuple(self.retain),
+            tuple(self.momentum),
+            self.started,
+            tuple(self.refreshes),
+        )
 
 
 class EngineModel(_Model):
@@ -122,8 +135,7 @@ class Manifest(_Model):
     @property
     def checked_program(self) -> Program:
         """The program, checked."""
-        m = self.program
-        return Program(m.steps, m.degree, tuple(m.sets), tuple(m.retain), tuple(m.momentum), m.started)
+        return self.program.checked()
 
     @property
     def keys(self) -> KeySet:
@@ -158,6 +170,7 @@ def program_model(program: Program) -> ProgramModel:
         retain=list(program.retain),
         momentum=list(program.momentum),
         started=program.started,
+        refreshes=list(program.refreshes),
     )
 
 

@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
+from typing import NamedTuple
 
 from blindtune.errors import BundleError, EngineError
 from blindtune.he.codec import galois_elements
@@ -151,6 +152,28 @@ def train_here(
     Raises:
         BundleError: bundles that are altered or do not belong together.
     """
+    study = open_study(keys, data, start=start, cores=cores, insecure=insecure)
+    weights = study.trainer.train(study.manifest.checked_program, start=study.start)
+    write_head(target, study.manifest, dumped(study.trainer, weights))
+
+
+class OpenStudy(NamedTuple):
+    """A study that is loaded, ready to be trained.
+
+    Attributes:
+        manifest: of its keys.
+        start: the weights to start from, for a program that wants them.
+    """
+
+    manifest: Manifest
+    trainer: Trainer
+    start: list[list[Ciphertext]] | None
+
+
+def open_study(
+    keys: Path, data: Sequence[Path], *, start: Path | None = None, cores: int = 1, insecure: bool = False
+) -> OpenStudy:
+    """Verify and load a study's bundles; see :func:`train_here`."""
     key_bundle = Bundle(keys, insecure=insecure)
     bundles = [Bundle(path, insecure=insecure) for path in data]
     started = Bundle(start, insecure=insecure) if start else None
@@ -158,11 +181,9 @@ def train_here(
         bundle.verify()
     layout = check_study(key_bundle.manifest, [b.manifest for b in bundles])
     check_start(key_bundle.manifest, started.manifest if started else None)
-    manifest, engine = key_bundle.manifest, load_engine(key_bundle, cores)
+    engine = load_engine(key_bundle, cores)
     trainer = load_trainer(engine, layout, bundles, threads=cores)
-    first = load_start(engine, layout, started) if started else None
-    weights = trainer.train(manifest.checked_program, start=first)
-    write_head(target, manifest, dumped(trainer, weights))
+    return OpenStudy(key_bundle.manifest, trainer, load_start(engine, layout, started) if started else None)
 
 
 def dumped(trainer: Trainer, weights: Sequence[Sequence[Ciphertext]]) -> list[list[bytes]]:

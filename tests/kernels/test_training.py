@@ -30,7 +30,10 @@ def programs(draw: Any) -> Program:
     sets = [0, *draw(st.lists(st.integers(0, 2), min_size=steps - 1, max_size=steps - 1))]
     retain = draw(st.lists(RETAIN, min_size=steps, max_size=steps))
     momentum = draw(st.one_of(st.just([]), st.lists(MOMENTUM, min_size=steps, max_size=steps)))
-    return Program(steps, degree, tuple(sets), tuple(retain), tuple(momentum), started)
+    refreshes = draw(st.sets(st.integers(1, steps - 1))) if steps > 1 else set()
+    return Program(
+        steps, degree, tuple(sets), tuple(retain), tuple(momentum), started, tuple(sorted(refreshes))
+    )
 
 
 @settings(max_examples=40)
@@ -51,7 +54,7 @@ def test_any_study_in_clear_slots(
     weights = study.trainer(e, e.encrypt).train(program, start=study.start(e.encrypt))
     near = 1e-5 * (1 + np.abs(dense).max())
     np.testing.assert_allclose(study.head(weights, e.decrypt), dense, atol=near)
-    assert {c.level for block in weights for c in block} == {17 - program.levels}
+    assert {c.level for block in weights for c in block} == {17 - program.levels_after(program.steps)}
 
 
 @pytest.mark.parametrize(
@@ -111,6 +114,45 @@ def test_three_steps_of_degree_seven_at_128_bits(draw_study: Any) -> None:
     assert np.abs(head - expected).max() < 6e-4
     assert np.abs(head - dense).max() < 1.5e-2
     assert np.abs(dense).max() > 0.5
+
+
+def test_twelve_steps_on_the_levels_of_two(tiny_key: SecretKey, draw_study: Any) -> None:
+    """Weights come back with all levels, and so do those before them, which momentum looks back to."""
+    layout = Layout(512, 2, (8, 4), 4, 1, 2)
+    momentum = tuple(min(0.5, t / (t + 3)) for t in range(12))
+    program = Program(12, 3, (0, 1) * 6, (0.9,) * 12, momentum, False, (2, 4, 6, 8, 10))
+    study = draw_study(layout, program, (200, 23, 3), 2)
+    engine = tiny_key.engine(layout.keys())
+    asked = []
+
+    def refresh(number: int, batch: list[Any]) -> list[Any]:
+        asked.append((number, sorted({c.level for c in batch}), len(batch)))
+        return [engine.load(tiny_key.encrypt(tiny_key.decrypt(c))) for c in batch]
+
+    trainer = study.trainer(engine, lambda v: engine.load(tiny_key.encrypt(v)))
+    seen: list[Progress] = []
+    weights = trainer.train(program, seen.append, refresh=refresh)
+    assert program.levels == 8
+    assert asked == [(0, [6, 10], 8), *((n, [3, 7], 8) for n in range(1, 5))]
+    assert seen[-1].done == seen[-1].total == len(seen)
+    assert [at.step for at in seen if at.phase == "refresh"] == [3, 5, 7, 9, 11]
+    dense = study.dense()
+    assert np.abs(dense).max() > 0.5
+    assert np.abs(study.head(weights, tiny_key.decrypt) - dense).max() < 3e-3 * (1 + np.abs(dense).max())
+
+
+def test_refreshes_that_cannot_be(tiny_key: SecretKey, draw_study: Any) -> None:
+    for refreshes in ((0,), (3,), (2, 1), (1, 1)):
+        with pytest.raises(PlanError, match="of 3 steps"):
+            Program(3, 3, (0,) * 3, (1.0,) * 3, refreshes=refreshes)
+    layout, program = Layout(512, 2, (8,), 4, 1, 1), Program(2, 1, (0, 0), (1.0, 1.0), refreshes=(1,))
+    study = draw_study(layout, program, (200, 16, 2), 2)
+    engine = tiny_key.engine(layout.keys())
+    trainer = study.trainer(engine, lambda v: engine.load(tiny_key.encrypt(v)))
+    with pytest.raises(EngineError, match="cannot make ciphertexts fresh"):
+        trainer.train(program)
+    with pytest.raises(PlanError, match="something else than as many fresh"):
+        trainer.train(program, refresh=lambda _, batch: batch)
 
 
 @pytest.mark.parametrize(

@@ -252,7 +252,8 @@ def test_models_carry_what_they_were_made_of(tiny: Parameters, tmp_path: Path) -
         "row_blocks": 3,
         "weight_blocks": 2,
     }
-    program = Program(2, 5, (0, 1), (1.0, 0.5), (0.0, 0.25))
+    program = Program(2, 5, (0, 1), (1.0, 0.5), (0.0, 0.25), refreshes=(1,))
+    assert program_model(program).checked() == program
     assert program_model(program).model_dump() == {
         "steps": 2,
         "degree": 5,
@@ -260,5 +261,6 @@ def test_models_carry_what_they_were_made_of(tiny: Parameters, tmp_path: Path) -
         "retain": [1.0, 0.5],
         "momentum": [0.0, 0.25],
         "started": False,
+        "refreshes": [1],
     }
     assert parameters_model(tiny).checked() == tiny

@@ -10,18 +10,19 @@ from __future__ import annotations
 
 import math
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
 from blindtune.he.clear import ClearEngine
-from blindtune.he.engine import Engine
+from blindtune.he.engine import Ciphertext, Engine, KeySet
 from blindtune.he.flooding import coefficients
 from blindtune.he.openfhe import joint
 from blindtune.he.openfhe.codec import codec
 from blindtune.he.openfhe.engine import OpenFheEngine
 from blindtune.he.openfhe.joint import JointPublicKey
+from blindtune.he.openfhe.refresh import Stale, combine
 from blindtune.he.openfhe.secret import OpenFheSecretKey
 from blindtune.he.openfhe.share import SecretShare
 from blindtune.kernels.layout import Layout
@@ -50,8 +51,8 @@ class Rehearsal:
         relin = joint.summed(second, joint.RELINEARISED, reference, p)
         galois = {joint.element_of(i): data for i, data in found.items() if joint.element_of(i)}
         self.parameters, self.layout = parameters, layout
-        self.engine = OpenFheEngine(p, keys, relin, galois)
         self.public_key = JointPublicKey(p, found[joint.PUBLIC])
+        self.engine = _Refreshing(shares, self.public_key, keys, relin, galois)
         self._secret = OpenFheSecretKey(p, "", codec(p).secret_key(_added(shares)))
 
     def length(self, train: Train) -> float:
@@ -66,6 +67,30 @@ class Rehearsal:
                 error = (self._secret.decrypt(c) - clear.decrypt(e)).reshape(-1, period).mean(axis=0)
                 total += float((coefficients(error, self.parameters.scale).astype(np.float64) ** 2).sum())
         return math.sqrt(total)
+
+
+class _Refreshing(OpenFheEngine):
+    """Refreshes as the hospitals will, with all their shares."""
+
+    def __init__(
+        self,
+        shares: list[SecretShare],
+        public_key: JointPublicKey,
+        keys: KeySet,
+        relinearisation: bytes,
+        galois: dict[int, bytes],
+    ) -> None:
+        super().__init__(public_key.parameters, keys, relinearisation, galois)
+        self._shares, self._public_key = shares, public_key
+
+    def refresh(self, batch: Sequence[Ciphertext]) -> list[Ciphertext]:
+        reference = secrets.token_bytes(32)
+        found = []
+        for n, c in enumerate(batch):
+            stale = Stale.read(self.dump(c), self.parameters, c.level, reference, n)
+            parts = [share.refresh(stale) for share in self._shares]
+            found.append(self.load(combine(stale, parts, self._public_key)))
+        return found
 
 
 def _added(shares: list[SecretShare]) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+from dataclasses import replace
 from typing import Annotated, Literal
 
 from pydantic import Field, ValidationError
@@ -15,6 +16,7 @@ from blindtune.federation.agreement import HeadModel, Schema, SiteName
 from blindtune.federation.identity import Roster, digits
 from blindtune.he.engine import KeySet
 from blindtune.he.flooding import deviation
+from blindtune.he.openfhe.refresh import LEVELS
 from blindtune.kernels.layout import Layout
 from blindtune.kernels.training import Program
 from blindtune.models.heads import Head, one_vs_rest
@@ -98,6 +100,12 @@ class Terms(Schema):
         p, program = terms.checked_parameters, terms.checked_program
         if p.levels < program.levels or 2 * terms.checked_layout.slots != p.ring_degree:
             raise FederationError("a program that the parameters do not hold", where="terms")
+        if any(p.levels < program.levels_after(steps) + LEVELS for steps in program.refreshes):
+            raise FederationError(
+                f"fewer than the {LEVELS} levels that a refresh needs are left for one",
+                where="terms",
+                remedy="Refresh after fewer steps, or plan more levels.",
+            )
         task, layout = terms.task, terms.checked_layout
         # Results under a joint key carry more error than a single owner's, whose bound is four times as
         # large as what was found.
@@ -108,7 +116,7 @@ class Terms(Schema):
                 remedy="Rehearse the study to measure it.",
             )
         if task is not None:
-            fits = task.model.blind and task.head.program == program
+            fits = task.model.blind and task.head.program == replace(program, refreshes=())
             room = (layout.columns, layout.lanes * layout.weight_blocks)
             if not fits or task.model.directions + 1 > room[0] or len(task.classes) > room[1]:
                 raise FederationError("a task that is not the program's", where="terms")
@@ -134,8 +142,7 @@ class Terms(Schema):
     @property
     def checked_program(self) -> Program:
         """The program, checked."""
-        m = self.program
-        return Program(m.steps, m.degree, tuple(m.sets), tuple(m.retain), tuple(m.momentum), m.started)
+        return self.program.checked()
 
     @property
     def keys(self) -> KeySet:
@@ -145,7 +152,17 @@ class Terms(Schema):
     @property
     def final_level(self) -> int:
         """The level of the program's result, the only one that is opened."""
-        return self.checked_parameters.levels - self.checked_program.levels
+        program = self.checked_program
+        return self.checked_parameters.levels - program.levels_after(program.steps)
+
+    def stale_levels(self, number: int) -> list[int]:
+        """Levels of the ciphertexts that a refresh takes, in the order of :attr:`periods`: the weights, and
+        those before where momentum looks back.
+        """
+        levels, count = self.checked_parameters.levels, len(self.periods)
+        return [
+            levels - taken for taken in self.checked_program.levels_refreshed(number) for _ in range(count)
+        ]
 
     @property
     def periods(self) -> list[int]:

@@ -92,7 +92,7 @@ class Transcript:
             FederationError: not all of them are there.
         """
         found = hashlib.sha256(b"blindtune threshold transcript " + self.terms.digest)
-        for earlier in _earlier(stage):
+        for earlier in self._earlier(stage):
             for name in self.terms.roster.names:
                 for item in self.items(earlier):
                     if not self._known(earlier, item, name):
@@ -157,24 +157,29 @@ class Transcript:
         self._hear(stage, item, name, stated(message, self.terms.roster, stage, item, name)[0])
         return True
 
+    def _earlier(self, stage: str) -> Sequence[str]:
+        """The stages that a stage answers; what those answer they carry with them."""
+        if stage in STAGES:
+            return STAGES[: STAGES.index(stage)]
+        kind, _, which = stage.partition("-")
+        refreshes = int(which) if kind == REFRESH else len(self.terms.program.refreshes)
+        if kind == SHARE:
+            return (*STAGES, f"{CONSENT}-{which}")
+        if kind == REFRESH or (kind == CONSENT and which):
+            return (*STAGES, f"{REFRESH}-{refreshes - 1}") if refreshes else STAGES
+        return STAGES
+
     def _most(self, item: str) -> int:
         if item in self.items(FIRST) or item == joint.RELINEARISED:
             p = self.terms.checked_parameters
             return joint.header_of(item, p).bytes(p) + overhead()
         if item == REFRESH:
             p = self.terms.checked_parameters
-            return part_bytes(p.levels, p) * len(self.terms.periods) + overhead()
+            most = max(len(self.terms.stale_levels(n)) for n in range(len(self.terms.program.refreshes)))
+            return 32 + part_bytes(p.levels, p) * most + overhead()
         if item == SUM:
             return MAX_SUM
         return MAX_SMALL + sum(16 * p + 16 for p in self.terms.periods) + overhead()
-
-
-def _earlier(stage: str) -> Sequence[str]:
-    """The stages that a stage answers."""
-    if stage in STAGES:
-        return STAGES[: STAGES.index(stage)]
-    kind, _, opening = stage.partition("-")
-    return (*STAGES, f"{CONSENT}-{opening}") if kind == SHARE else STAGES
 
 
 def _plain(reason: bytes) -> str:

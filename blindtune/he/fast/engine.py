@@ -21,8 +21,9 @@ from numpy.typing import NDArray
 from blindtune.errors import EngineError
 from blindtune.he import blob
 from blindtune.he.blob import Header, Kind
+from blindtune.he.checked import CheckedEngine
 from blindtune.he.codec import conjugation_element, galois_element, galois_elements
-from blindtune.he.engine import CheckedEngine, Ciphertext, KeySet
+from blindtune.he.engine import Ciphertext, KeySet
 from blindtune.he.fast import tasks
 from blindtune.he.fast.keys import Key, load_key
 from blindtune.he.fast.products import CHUNK, SUM_BYTES

@@ -11,8 +11,9 @@ from typing import Any
 
 from blindtune.errors import EngineError
 from blindtune.he import blob
+from blindtune.he.checked import CheckedEngine
 from blindtune.he.codec import conjugation_element, galois_element, galois_elements
-from blindtune.he.engine import CheckedEngine, Ciphertext, KeySet
+from blindtune.he.engine import Ciphertext, KeySet
 from blindtune.he.fast.tables import automorphism
 from blindtune.he.openfhe.codec import codec
 from blindtune.params import Parameters

@@ -15,7 +15,7 @@ import numpy as np
 
 from blindtune.errors import EngineError
 from blindtune.he import blob
-from blindtune.he.blob import Kind, Residues
+from blindtune.he.blob import Header, Kind, Residues
 from blindtune.he.engine import Ciphertext
 from blindtune.he.openfhe import joint
 from blindtune.he.openfhe.codec import TAG, codec
@@ -40,18 +40,19 @@ class Stale:
     uniform: Residues
 
     @classmethod
-    def read(cls, data: bytes, parameters: Parameters, reference: bytes, number: int) -> Stale:
+    def read(cls, data: bytes, parameters: Parameters, level: int, reference: bytes, number: int) -> Stale:
         """A blob, the ``number``-th of those that are refreshed together.
 
         Args:
+            level: that it has to have, at least :data:`LEVELS`.
             reference: digest of this refresh, 32 bytes.
 
         Raises:
-            EngineError: damaged, too low, or not a ciphertext at the nominal scale.
+            EngineError: damaged, of another level, or not a ciphertext at the nominal scale.
         """
         header = blob.read_header(data, parameters)
-        if header.kind is not Kind.CIPHERTEXT or header.size != 2 or header.product or header.limbs <= LEVELS:
-            raise EngineError(f"not a ciphertext with {LEVELS} levels left, which a refresh needs")
+        if header != Header(Kind.CIPHERTEXT, level + 1, seeded=False):
+            raise EngineError("not a ciphertext as the agreed program has refreshed")
         (residues,) = blob.expand(data, header, parameters)
         used = codec(parameters)
         lowered = used.context.IntMPBootAdjustScale(used.raw(residues, header.limbs - 1))

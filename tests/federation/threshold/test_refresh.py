@@ -12,21 +12,27 @@ import pytest
 
 from blindtune.errors import FederationError
 from blindtune.federation.threshold.decryption import Opening
-from blindtune.federation.threshold.refresh import Refresh
+from blindtune.federation.threshold.refresh import Refresh, read_stale
+from blindtune.federation.threshold.rehearsal import Rehearsal
+from blindtune.federation.threshold.rows import manifest_of, write_keys
 from blindtune.federation.threshold.terms import Terms
+from blindtune.federation.threshold.training import JointTraining
 from blindtune.federation.threshold.transcript import Transcript
 from blindtune.he.engines import evaluation_engine
-from blindtune.kernels.blocks import Blocks
-from blindtune.kernels.packing import pack_weights
-from blindtune.kernels.training import Program, Trainer
+from blindtune.kernels.training import Program, Progress
 from blindtune.params import ParametersLiteral
-from blindtune.wire.manifest import parameters_model, program_model
+from blindtune.wire.bundle import Bundle, write_bundle
+from blindtune.wire.manifest import layout_model, parameters_model, program_model
 from tests.federation.threshold.conftest import LAYOUT, NAMES, Group
 from tests.openfhe import needs_openfhe
 
 pytestmark = needs_openfhe
-ONE = Program(1, 3, (0,), (1.0,), started=True)
-"""A step from given weights: four levels, and three for the refresh."""
+LEVELS = 11
+"""Two steps take eight, five from zero, and a refresh needs three."""
+
+REFRESHES = (2, 4, 6, 8)
+PROGRAM = Program(10, 3, (0,) * 10, (1.0,) * 10, (0.0,) * 8 + (0.25,) * 2, False, REFRESHES)
+"""Ten steps, two at a time; the last two look back."""
 
 
 @pytest.fixture(scope="module")
@@ -34,8 +40,8 @@ def rounds(draw_group: Callable[[Path], Group], tmp_path_factory: pytest.TempPat
     """A study of many steps whose keys are made."""
     group = draw_group(tmp_path_factory.mktemp("rounds"))
     changes = {
-        "parameters": parameters_model(ParametersLiteral(1024, 7, 53, 56, 60, security=0).checked()),
-        "program": program_model(ONE),
+        "parameters": parameters_model(ParametersLiteral(1024, LEVELS, 53, 56, 60, security=0).checked()),
+        "program": program_model(PROGRAM),
         "task": None,
     }
     group.terms = Terms.parse(group.terms.model_copy(update=changes).model_dump_json().encode())
@@ -43,31 +49,65 @@ def rounds(draw_group: Callable[[Path], Group], tmp_path_factory: pytest.TempPat
     return group
 
 
-def refreshed(group: Group, result: list[bytes]) -> list[bytes]:
-    for name in NAMES:
-        party = group.party(name)
-        Refresh(party.transcript, result).answer(party)
-    return Refresh(Transcript(group.terms, group.mailbox), result).fresh()
-
-
-def test_ten_steps(rounds: Group, draw_study: Callable[..., Any]) -> None:
-    layout = replace(LAYOUT, row_blocks=1)
-    drawn = draw_study(layout, Program(10, 3, (0,) * 10, (1.0,) * 10), (LAYOUT.rows, 7, 4), seed=5)
-    study = replace(drawn, sets=(np.array([0.9, -0.02]),))
-    group = rounds
-    public = group.parties["lmu"].public_key
-    relin, galois = Transcript(group.terms, group.mailbox).evaluation_keys()
-    p = group.terms.checked_parameters
+def weights(group: Group, level: int, value: float = 0.25) -> list[bytes]:
+    """Weights at a level."""
+    p, transcript = group.terms.checked_parameters, Transcript(group.terms, group.mailbox)
+    relin, galois = transcript.evaluation_keys()
     engine = evaluation_engine(p, group.terms.keys, relin, galois, accelerator="openfhe")
-    data, residuals = study.encrypted(lambda v: engine.load(public.encrypt(v)))
-    result = [public.encrypt(v) for v in pack_weights(np.zeros((7, 4)), LAYOUT)]
-    for step in range(10):
-        if step:
-            result = refreshed(group, result)
-        trainer = Trainer(Blocks(engine, layout, dict(data), residuals))
-        weights = trainer.train(ONE, start=[[engine.load(blob) for blob in result]])
-        result = [engine.dump(c) for block in weights for c in block]
-    openings = [Opening(party, result) for party in group.parties.values()]
+    fresh = engine.load(group.parties["lmu"].public_key.encrypt(np.full(p.slots, value)))
+    return [engine.dump(engine.at_level(fresh, level))]
+
+
+def bundles(group: Group, study: Any) -> list[Path]:
+    """The joint keys, and each hospital's row block."""
+    place, public = group.place / "server", group.parties["lmu"].public_key
+    write_keys(Transcript(group.terms, group.mailbox), place / "keys")
+    data, residuals = study.encrypted(public.encrypt)
+    for n, name in enumerate(NAMES):
+        parts = [("data-0-0", [data[n, 0, g, b] for g in range(4) for b in range(2)])]
+        parts.append(("residual-0-0-0", residuals[0, 0, n]))
+        layout = layout_model(replace(LAYOUT, row_blocks=1))
+        write_bundle(place / name, manifest_of(group.terms, "data", name, layout), parts)
+    return [place / name for name in ("keys", *NAMES)]
+
+
+def training(group: Group, found: list[Path]) -> JointTraining:
+    """As a process that is started anew."""
+    transcript = Transcript(group.terms, group.mailbox)
+    return JointTraining(transcript, found[0], found[1:], group.place / "server" / "work", insecure=True)
+
+
+def answer(group: Group, number: int, source: Path, names: tuple[str, ...] = NAMES) -> None:
+    """Hospitals, each as a process that is started anew, answer a refresh."""
+    for name in names:
+        party = group.party(name)
+        Refresh(party.transcript, number, read_stale(source, group.terms, number)).answer(party)
+
+
+def test_ten_steps(rounds: Group, draw_study: Callable[..., Any], tmp_path: Path) -> None:
+    """One hospital is away at one refresh; the training is stopped there, and goes on when it is back."""
+    group = rounds.copy(tmp_path / "study")
+    drawn = draw_study(LAYOUT, PROGRAM, (3 * LAYOUT.rows, 7, 4), seed=5)
+    study = replace(drawn, sets=(np.array([0.9, -0.02]),))
+    found = bundles(group, study)
+    work = training(group, found)
+    for number in range(len(REFRESHES)):
+        waiting = work.advance()
+        assert (waiting.stage, waiting.absent) == (f"refresh-{number}", NAMES)
+        if number == 1:
+            answer(group, number, work.stale(number), ("charite", "tum"))
+            assert work.advance().absent == ("lmu",)
+            opening = Opening(group.party("tum"), weights(group, group.terms.final_level))
+            with pytest.raises(FederationError, match="a message before"):
+                opening.consent()
+            work = training(group, found)
+            seen: list[Progress] = []
+            assert work.advance(seen.append).absent == ("lmu",)
+            assert seen == [], "no step is done again"
+        answer(group, number, work.stale(number))
+    assert work.advance().stage == "head"
+    result = list(Bundle(work.head, insecure=True).items("weights"))
+    openings = [Opening(group.party(name), result) for name in NAMES]
     for opening in openings:
         opening.consent()
     for opening in openings:
@@ -77,42 +117,95 @@ def test_ten_steps(rounds: Group, draw_study: Callable[..., Any]) -> None:
     assert np.abs(openings[0].head()[:7, :4] - expected).max() < 8 * group.terms.error + 1e-3
 
 
-def test_a_hospital_that_is_away_holds_it_up_and_says_the_same_later(rounds: Group, tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def first(rounds: Group) -> list[bytes]:
+    """Weights as the first refresh takes them."""
+    return weights(rounds, LEVELS - 5)
+
+
+def test_a_hospital_says_the_same_again(rounds: Group, first: list[bytes], tmp_path: Path) -> None:
     group = rounds.copy(tmp_path / "study")
-    result = [group.parties["lmu"].public_key.encrypt(np.full(512, 0.25))]
-    refresh = Refresh(Transcript(group.terms, group.mailbox), result)
-    for name in ("charite", "tum"):
-        refresh.answer(group.parties[name])
-    assert refresh.advance().absent == ("lmu",)
-    with pytest.raises(FederationError, match="lmu has not answered"):
-        refresh.fresh()
-    refresh.answer(group.parties["lmu"])
-    said = {name: next((group.place / name).glob("said.refresh-*")).read_bytes() for name in NAMES}
-    fresh = refresh.fresh()
-    assert refreshed(group, result) == fresh
+
+    def refreshed() -> list[bytes]:
+        for name in NAMES:
+            party = group.party(name)
+            Refresh(party.transcript, 0, first).answer(party)
+        return Refresh(Transcript(group.terms, group.mailbox), 0, first).fresh()
+
+    fresh = refreshed()
+    said = {name: (group.place / name / "said.refresh-0.refresh").read_bytes() for name in NAMES}
+    assert refreshed() == fresh
     for name, message in said.items():
-        assert next((group.place / name).glob("said.refresh-*")).read_bytes() == message
-    assert len(fresh[0]) == len(result[0])
+        assert (group.place / name / "said.refresh-0.refresh").read_bytes() == message
+    assert len(fresh[0]) > len(first[0])
 
 
-def test_an_altered_part_and_what_cannot_be_refreshed(rounds: Group, tmp_path: Path) -> None:
+def test_a_hospital_refreshes_each_agreed_weights_once_and_in_order(
+    rounds: Group, first: list[bytes], tmp_path: Path
+) -> None:
     group = rounds.copy(tmp_path / "study")
-    result = [group.parties["lmu"].public_key.encrypt(np.full(512, 0.25))]
-    transcript = Transcript(group.terms, group.mailbox)
-    refresh = Refresh(transcript, result)
-    for party in group.parties.values():
-        refresh.answer(party)
-    path = group.place / "mailbox" / refresh.stage / "refresh.tum"
+    party, later = group.parties["tum"], weights(group, LEVELS - 8)
+    with pytest.raises(FederationError, match="a message before"):
+        Refresh(party.transcript, 1, later).answer(party)
+    Refresh(party.transcript, 0, first).answer(party)
+    with pytest.raises(FederationError, match="the weights of refresh 1 differs from what was heard"):
+        Refresh(party.transcript, 0, weights(group, LEVELS - 5)).answer(party)
+    with pytest.raises(FederationError, match="refresh 5 of 4 that were agreed on"):
+        Refresh(party.transcript, 4, first)
+    assert not list((group.place / "tum").glob("said.refresh-1*"))
+
+
+def test_what_the_program_does_not_refresh_is_refused(rounds: Group, first: list[bytes]) -> None:
+    transcript = Transcript(rounds.terms, rounds.mailbox)
+    for number, wrong in ((0, weights(rounds, LEVELS)), (0, weights(rounds, LEVELS - 8)), (1, first)):
+        with pytest.raises(FederationError, match="not a ciphertext as the agreed program has refreshed"):
+            Refresh(transcript, number, wrong)
+    with pytest.raises(FederationError, match="2 ciphertexts instead of 1"):
+        Refresh(transcript, 0, first * 2)
+    with pytest.raises(FederationError, match="1 ciphertexts instead of 2"):
+        Refresh(transcript, len(REFRESHES) - 1, first)
+
+
+def test_an_altered_part_and_other_weights(rounds: Group, first: list[bytes], tmp_path: Path) -> None:
+    group = rounds.copy(tmp_path / "study")
+    refresh = Refresh(Transcript(group.terms, group.mailbox), 0, first)
+    refresh.answer(group.parties["charite"])
+    refresh.answer(group.parties["lmu"])
+    other = weights(group, LEVELS - 5)
+    Refresh(group.parties["tum"].transcript, 0, other).answer(group.parties["tum"])
+    with pytest.raises(FederationError, match="tum refreshed other weights"):
+        refresh.fresh()
+    path = group.place / "mailbox" / refresh.stage / "refresh.lmu"
     data = bytearray(path.read_bytes())
     data[-9] ^= 1
     path.write_bytes(bytes(data))
-    with pytest.raises(FederationError, match="a message of tum was altered"):
+    with pytest.raises(FederationError, match="a message of lmu was altered"):
         refresh.fresh()
-    relin, galois = transcript.evaluation_keys()
-    p = group.terms.checked_parameters
-    engine = evaluation_engine(p, group.terms.keys, relin, galois, accelerator="openfhe")
-    low = engine.dump(engine.at_level(engine.load(result[0]), 2))
-    with pytest.raises(FederationError, match="3 levels left"):
-        Refresh(transcript, [low])
-    with pytest.raises(FederationError, match="2 ciphertexts instead of 1"):
-        Refresh(transcript, result * 2)
+
+
+def test_a_study_that_was_ended_is_not_refreshed(rounds: Group, first: list[bytes], tmp_path: Path) -> None:
+    group = rounds.copy(tmp_path / "study")
+    group.parties["charite"].end("the server was moved")
+    for party in group.parties.values():
+        with pytest.raises(FederationError, match="charite ended the study: the server was moved"):
+            Refresh(party.transcript, 0, first).answer(party)
+    assert not list(group.place.rglob("*refresh-0*"))
+
+
+def test_terms_without_levels_for_a_refresh(rounds: Group) -> None:
+    low = ParametersLiteral(1024, LEVELS - 1, 53, 56, 60, security=0).checked()
+    terms = rounds.terms.model_copy(update={"parameters": parameters_model(low)})
+    with pytest.raises(FederationError, match="fewer than the 3 levels that a refresh needs"):
+        Terms.parse(terms.model_dump_json().encode())
+
+
+def test_the_rehearsal_refreshes_too(draw_study: Callable[..., Any]) -> None:
+    p = ParametersLiteral(1024, LEVELS, 53, 56, 60, security=0).checked()
+    layout = replace(LAYOUT, row_blocks=1)
+    program = Program(3, 3, (0,) * 3, (1.0,) * 3, (0.0, 0.25, 0.25), False, (2,))
+    study = draw_study(layout, program, (LAYOUT.rows, 7, 4), seed=0)
+
+    def train(engine: Any, encrypt: Any) -> Any:
+        return study.trainer(engine, encrypt).train(program)
+
+    assert 0 < Rehearsal(p, layout, 3).length(train) < 2.0**18
