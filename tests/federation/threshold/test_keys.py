@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from benchmarks.joint.attack import files_with, pieces_of
 from blindtune.errors import FederationError
 from blindtune.federation.threshold.mailbox import DirectoryMailbox
 from blindtune.federation.threshold.transcript import ABORT, FIRST, JOIN, SECOND, STAGES, Transcript
-from blindtune.he.bits import pack, packed_words
 from blindtune.he.openfhe import joint
 from blindtune.he.openfhe.codec import TAG, codec
 from tests.federation.threshold.conftest import NAMES, Group
@@ -36,21 +36,12 @@ def test_all_hear_the_same_and_hold_the_same_public_key(group: Group) -> None:
 
 
 def test_shares_lie_with_their_owners_alone(group: Group) -> None:
-    primes = np.array(group.terms.checked_parameters.primes[:-1], np.uint64)
-    for name, party in group.parties.items():
-        rows = party.share.residues()
-        packed = np.empty(packed_words(primes, rows.shape[1]), np.uint64)
-        assert pack(rows, primes, packed)
-        # As words, and as blobs pack them.
-        forms = [row.astype("<u8").tobytes() for row in rows] + [packed.tobytes()]
-        pieces = [form[at : at + 64] for form in forms for at in range(0, len(form) - 64, len(form) // 5)]
-        for path in files(group.place):
-            data = path.read_bytes()
-            found = any(piece in data for piece in pieces)
-            assert found == (path == group.place / name / "secret-share")
-            if found:
-                assert data.startswith(b"blindtune-secret-key")
-                assert path.stat().st_mode & 0o077 == 0
+    pieces = {name: pieces_of(party.share) for name, party in group.parties.items()}
+    assert files_with(group.place, pieces) == {name: [f"{name}/secret-share"] for name in NAMES}
+    for name in NAMES:
+        path = group.place / name / "secret-share"
+        assert path.read_bytes().startswith(b"blindtune-secret-key")
+        assert path.stat().st_mode & 0o077 == 0
 
 
 def test_no_share_follows_from_a_members_messages(group: Group) -> None:

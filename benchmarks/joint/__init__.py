@@ -1,0 +1,1 @@
+"""A study with a joint key, as benchmarks run it: its terms, its roles, and what comes of it."""
