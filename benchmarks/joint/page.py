@@ -144,7 +144,7 @@ def draw(areas: dict[str, Any]) -> None:
         axis.plot(val["value"], place, marker="o", color=colour, markerfacecolor="white")
     axis.set_yticks(range(len(names)), reversed(names))
     axis.axvline(areas[ENCRYPTED]["test"]["value"], color=colours[ENCRYPTED], linestyle=":", linewidth=1)
-    axis.set(xlabel="area under the curve: test scans (filled, 95 % interval) and validation scans (open)")
+    axis.set(xlabel="AUC of test scans (filled, 95 % interval) and of validation scans (open)")
     axis.xaxis.set_major_formatter(ticker.StrMethodFormatter("{x:.2f}"))
     axis.grid(axis="x", alpha=0.25)
     for side in ("top", "right", "left"):
