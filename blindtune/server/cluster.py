@@ -17,6 +17,9 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from blindtune.errors import BlindtuneError, MissingPackageError, StorageError
 from blindtune.he.engine import Ciphertext, Engine, Ledger
 from blindtune.he.engines import evaluation_engine
@@ -29,7 +32,10 @@ from blindtune.params import Parameters
 from blindtune.wire.bundle import Bundle
 from blindtune.wire.study import block_parts, fresh, key_items
 
-Blobs = list[list[bytes]]
+Sent = NDArray[np.uint8]
+"""A blob on its way: Ray passes arrays on in shared memory, and copies bytes three times."""
+
+Blobs = list[list[Sent]]
 Counts = tuple[dict[tuple[str, int], int], dict[tuple[str, int], int], dict[tuple[str, int], float]]
 
 
@@ -87,19 +93,19 @@ class Shard:
         )
         self._engine.reserve(cost.working_bytes(layout, program, self._engine.parameters))
 
-    def put(self, part: Part, name: str, items: Sequence[bytes]) -> None:
+    def put(self, part: Part, name: str, items: Sequence[Sent]) -> None:
         """Load a part of the study; see :func:`~blindtune.wire.study.fresh`."""
-        self._blocks.put(part, fresh(self._engine, items, name, self._cores))
+        blobs = (item.tobytes() for item in items)
+        self._blocks.put(part, fresh(self._engine, blobs, name, self._cores))
 
     def sums(self, program: Program, step: int, weights: Blobs) -> tuple[Blobs, Counts]:
         """The tile's inner sums of a step, and the operations they took."""
         ledger = self._engine.ledger = Ledger()
-        loaded = [[self._engine.load(c) for c in row] for row in weights]
+        loaded = [[self._engine.load(c.tobytes()) for c in row] for row in weights]
         found = self._blocks.partial_sums(
             program, step, loaded, self._tile.heads, self._tile.rows, lambda *_: None
         )
-        dumped = [[self._engine.dump(c) for c in row] for row in found]
-        return dumped, (dict(ledger.counts), dict(ledger.calls), dict(ledger.seconds))
+        return dumped(self._engine, found), (dict(ledger.counts), dict(ledger.calls), dict(ledger.seconds))
 
 
 class Cluster:
@@ -136,7 +142,7 @@ class Cluster:
         """
         pending = [shard.reserve.remote(program) for shard in self._shards]
         for bundle, name, part in block_parts(bundles):
-            items = list(bundle.items(name))
+            items = [sent(item) for item in bundle.items(name)]
             for tile, shard in zip(self._tiles, self._shards, strict=True):
                 if tile.holds(part):
                     pending.append(shard.put.remote(part, name, items))
@@ -156,9 +162,9 @@ class Cluster:
         import ray
 
         level = weights[0][0].level if weights else self.engine.parameters.levels
-        sent = ray.put([[self.engine.dump(c) for c in row] for row in weights])
+        placed = ray.put(dumped(self.engine, weights))
         at = {
-            shard.sums.remote(program, step, sent): tile
+            shard.sums.remote(program, step, placed): tile
             for tile, shard in zip(self._tiles, self._shards, strict=True)
         }
         total: dict[int, list[Ciphertext]] = {}
@@ -167,7 +173,7 @@ class Cluster:
             done, (blobs, counts) = _first(pending)
             self.engine.ledger.add(_ledger(counts))
             for n, head in enumerate(at.pop(done).heads):
-                column = [self.engine.load(row[n]) for row in blobs]
+                column = [self.engine.load(row[n].tobytes()) for row in blobs]
                 if head in total:
                     column = [self.engine.add(a, b) for a, b in zip(total[head], column, strict=True)]
                 total[head] = column
@@ -223,6 +229,16 @@ def _first(pending: list[Any]) -> tuple[Any, Any]:
     (done,), _ = ray.wait(pending, num_returns=1)
     pending.remove(done)
     return done, ray.get(done)
+
+
+def sent(blob: bytes) -> Sent:
+    """A blob, ready to be sent."""
+    return np.frombuffer(blob, np.uint8)
+
+
+def dumped(engine: Engine, grid: Grid) -> Blobs:
+    """Ciphertexts, ready to be sent."""
+    return [[sent(engine.dump(c)) for c in row] for row in grid]
 
 
 def _ledger(counts: Counts) -> Ledger:

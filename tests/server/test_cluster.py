@@ -16,7 +16,7 @@ from blindtune.he.engines import evaluation_engine
 from blindtune.kernels.blocks import Blocks, DataPart, ResidualPart
 from blindtune.kernels.layout import Layout
 from blindtune.kernels.training import Program, State, Trainer
-from blindtune.server.cluster import Shard, Tile, tiles
+from blindtune.server.cluster import Shard, Tile, dumped, sent, tiles
 from blindtune.server.training import Pulse, Training
 from tests.server.placing import Place
 
@@ -70,22 +70,24 @@ def test_sums_of_tiles_are_the_sums_of_the_whole(tiny_key: Any, draw_study: Call
         held = [part for part in parts if tile.holds(part)]
         assert len(held) < len(parts)
         for part in held:
-            shard.put(part, "some", parts[part])
+            shard.put(part, "some", [sent(item) for item in parts[part]])
     for step, weights in enumerate(([], states[0].weights)):
-        expected = [
-            [engine.dump(c) for c in row] for row in whole.sums(PROGRAM, step, weights, lambda *_: None)
-        ]
-        sent = [[engine.dump(c) for c in row] for row in weights]
+        expected = bytes_of(engine, whole.sums(PROGRAM, step, weights, lambda *_: None))
+        placed = dumped(engine, weights)
         total: dict[int, Any] = {}
         for tile, shard in zip(shared, shards, strict=True):
-            blobs, (counts, calls, seconds) = shard.sums(PROGRAM, step, sent)
+            blobs, (counts, calls, seconds) = shard.sums(PROGRAM, step, placed)
             assert set(counts) == set(calls) == set(seconds)
             for n, head in enumerate(tile.heads):
-                column = [engine.load(row[n]) for row in blobs]
+                column = [engine.load(row[n].tobytes()) for row in blobs]
                 if head in total:
                     column = [engine.add(a, b) for a, b in zip(total[head], column, strict=True)]
                 total[head] = column
-        assert [[engine.dump(c) for c in row] for row in zip(total[0], total[1], strict=True)] == expected
+        assert bytes_of(engine, zip(total[0], total[1], strict=True)) == expected
+
+
+def bytes_of(engine: Any, grid: Any) -> list[list[bytes]]:
+    return [[blob.tobytes() for blob in row] for row in dumped(engine, grid)]
 
 
 @pytest.fixture(scope="module")
