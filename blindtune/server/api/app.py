@@ -10,7 +10,6 @@ from typing import Any
 from fastapi import FastAPI
 from sqlalchemy import text
 
-from blindtune import __version__
 from blindtune.server.api import jobs, messages, studies, tokens, uploads, watching
 from blindtune.server.api.asking import Here
 from blindtune.server.api.jobs import JobRequest
@@ -21,6 +20,7 @@ from blindtune.server.api.tokens import TokenRequest
 from blindtune.server.metrics import Gauges, Metrics, standing
 from blindtune.server.page import page
 from blindtune.server.service import Service
+from blindtune.version import __version__
 
 Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[None]]
 
