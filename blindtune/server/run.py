@@ -106,7 +106,12 @@ def serve(
             sweeping.cancel()
             await run_in_threadpool(pool.stop)
 
-        app = create_app(service, lifespan=lifespan, stopping=lambda: server.should_exit)
+        app = create_app(
+            service,
+            lifespan=lifespan,
+            stopping=lambda: server.should_exit,
+            elsewhere=executor == "ray" and "RAY_ADDRESS" in os.environ,
+        )
         config = uvicorn.Config(
             Watched(app, app.state.metrics),
             log_config=None,

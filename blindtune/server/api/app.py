@@ -26,13 +26,18 @@ Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[None]]
 
 
 def create_app(
-    service: Service, *, lifespan: Lifespan | None = None, stopping: Callable[[], bool] = lambda: False
+    service: Service,
+    *,
+    lifespan: Lifespan | None = None,
+    stopping: Callable[[], bool] = lambda: False,
+    elsewhere: bool = False,
 ) -> FastAPI:
     """The application over a service.
 
     Args:
         lifespan: run around the application, such as its workers'.
         stopping: whether the server is about to end; streams of events then do.
+        elsewhere: whether trainings take the memory of other machines, of which nothing is known here.
     """
     app = FastAPI(
         title="blindtune",
@@ -44,6 +49,7 @@ def create_app(
     )
     app.state.service, app.state.running = service, defaultdict(int)
     app.state.readers, app.state.stopping = defaultdict(int), stopping
+    app.state.elsewhere = elsewhere or service.database.postgresql
 
     def states() -> Gauges:
         with service.database.reading() as db:

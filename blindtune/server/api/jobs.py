@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Query, Request
 from fastapi import Path as PathParameter
 from fastapi.responses import JSONResponse, Response
 from pydantic import BaseModel, ConfigDict, Field
@@ -45,7 +45,9 @@ class JobRequest(BaseModel):
     responses=documented(408, 409, 413),
     openapi_extra=takes(JobRequest, required=False),
 )
-def start(study: Study, tenant: Submitter, here: Here, body: SmallBody, once: Idempotent) -> Response:
+def start(
+    study: Study, tenant: Submitter, here: Here, body: SmallBody, once: Idempotent, request: Request
+) -> Response:
     """Queue a training; the job that is queued or running already if there is one."""
 
     def make() -> Response:
@@ -54,8 +56,7 @@ def start(study: Study, tenant: Submitter, here: Here, body: SmallBody, once: Id
             raise NOT_FOUND
         with here.database.reading() as db:
             made = here.studies.made(db, tenant, study)
-        if not here.database.postgresql:
-            # Workers are on this host; of others' memory nothing is known here.
+        if not request.app.state.elsewhere:
             check_memory(made.keys, made.data)
         return _told(here.jobs.enqueue(tenant, study, wanted.priority))
 

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import json
 
+import httpx
 import pytest
 from sqlalchemy import update
 
 from blindtune.server import memory
+from blindtune.server.api.app import create_app
 from blindtune.server.tables import jobs
+from tests.server.api.conftest import Caller
+from tests.server.serving import serving
 
 
 @pytest.fixture
@@ -114,3 +118,9 @@ def test_a_tenant_has_so_many_jobs(api, ready, refused):
 def test_a_study_larger_than_memory_is_refused(api, ready, refused, monkeypatch):
     monkeypatch.setattr(memory, "available_bytes", lambda: 100 << 20)
     assert "0.1 GB left" in refused(api.north.post(ready), 409)
+
+
+def test_nothing_is_known_of_other_machines_memory(api, ready, monkeypatch):
+    monkeypatch.setattr(memory, "available_bytes", lambda: 0)
+    with serving(create_app(api.service, elsewhere=True)) as url, httpx.Client(base_url=url) as http:
+        assert Caller(http, api.north.token).post(ready).status_code == 202
