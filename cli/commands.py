@@ -12,6 +12,7 @@ from blindtune.cli import (
     compare,
     demo,
     embedding,
+    encryption,
     exchange,
     federate,
     hospital,
@@ -32,7 +33,7 @@ app = typer.Typer(
 for command in (
     hospital.keygen,
     hospital.plan,
-    hospital.encrypt,
+    encryption.encrypt,
     cloud.serve,
     worker.worker,
     bench.bench,

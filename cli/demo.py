@@ -13,7 +13,7 @@ from typing import Annotated
 
 import typer
 
-from blindtune.cli import exchange, hospital, render, results
+from blindtune.cli import encryption, exchange, render, results
 
 EMBEDDED = "blindtune_deit_96"
 SYNTHETIC = (
@@ -83,7 +83,7 @@ def _demo(data: Path | None, labels: Path | None, backbone: str, weights: Path |
     say(f"[bold]2. Hospital[/bold]  blindtune encrypt {data} --out {study}")
     synthetic = data == site / "scans"
     note = [SYNTHETIC] if synthetic else None
-    hospital.encrypt(data, study, labels=labels, backbone=backbone, weights=weights, note=note)
+    encryption.encrypt(data, study, labels=labels, backbone=backbone, weights=weights, note=note)
     with _cloud(cloud) as (url, token, process):
         os.environ["BLINDTUNE_TOKEN"] = token
         say(f"[bold]3. Cloud[/bold]  blindtune serve --data-dir {cloud}  (process {process}, {url})")
