@@ -65,7 +65,7 @@ def test_no_process_outlives_its_server_and_the_next_goes_on(slow, tmp_path, num
         workers = descendants(process)
         assert workers
         process.send_signal(number)
-        said, complained = process.communicate(timeout=60)
+        said, complained = process.communicate(timeout=240)
     assert (process.returncode, said, complained) == (code, "", "")
     until(lambda: not any(w.is_running() and w.status() != psutil.STATUS_ZOMBIE for w in workers))
     service = Service.open(data_dir, insecure=True)
