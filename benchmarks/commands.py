@@ -78,14 +78,6 @@ def timing(study: Path, url: str, token: str) -> dict[str, Any]:
         return there.timing(manifest["study"])
 
 
-def peak_bytes(process: psutil.Process) -> int:
-    """Most memory that a process held since it began."""
-    (line,) = [
-        x for x in Path(f"/proc/{process.pid}/status").read_text().splitlines() if x.startswith("VmHWM")
-    ]
-    return int(line.split()[1]) << 10
-
-
 def machine() -> dict[str, Any]:
     """Where and with what something was measured."""
     memory = next(x for x in Path("/proc/meminfo").read_text().splitlines() if x.startswith("MemTotal"))

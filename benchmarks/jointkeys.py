@@ -13,19 +13,18 @@ of every phase; and what an attacker finds who has all directories but one.
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 import time
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from benchmarks.commands import commit, keep, kept
+from benchmarks.commands import keep, kept
 from benchmarks.joint import page
 from benchmarks.joint.attack import attack
 from benchmarks.joint.heads import areas, heads
+from benchmarks.joint.machine import here
 from benchmarks.joint.roles import finish, start_role, told
 from benchmarks.joint.task import (
     LAYOUT,
@@ -38,7 +37,6 @@ from benchmarks.joint.task import (
     stand_in,
     task_of,
 )
-from blindtune.client.calibrate import processor
 from blindtune.federation.threshold.rehearsal import MARGIN, Rehearsal
 from blindtune.imaging.arrays import load_embeddings
 
@@ -90,18 +88,6 @@ def run(given: argparse.Namespace) -> dict[str, Any]:
         "messages": messages(given.work / "server" / "mailbox"),
         "areas": areas(compared, data),
         "attack": attack(given.work, terms),
-    }
-
-
-def here() -> dict[str, Any]:
-    """Where and with what something is measured."""
-    return {
-        "cpu": processor(),
-        "cores": os.cpu_count(),
-        "python": sys.version.split()[0],
-        "openfhe": version("openfhe"),
-        "commit": commit(),
-        "load_at_start": os.getloadavg()[0],
     }
 
 

@@ -23,8 +23,9 @@ from typing import Any
 
 import httpx
 
-from benchmarks.commands import ROOT, blindtune, keep, machine, peak_bytes, serving
+from benchmarks.commands import ROOT, blindtune, keep, machine, serving
 from benchmarks.datasets import synthetic
+from benchmarks.memory import peak_bytes
 
 PAGE = ROOT / "docs" / "benchmarks" / "load.md"
 CONNECTIONS = 16
@@ -102,7 +103,7 @@ def measure(work: Path, requests: int, rate: float, rows: int, turns: int) -> di
                     if asking.poll() is None or not loaded:
                         loaded += seconds
             answers += [tuple(x) for x in json.loads(told.read_text())]
-        peak = peak_bytes(process)
+        peak = peak_bytes(process.pid)
     health = sorted(s for path, _, s in answers if path == "/v1/health")
     others = sorted(s for path, _, s in answers if path != "/v1/health")
     return {

@@ -26,7 +26,8 @@ from typing import Any
 
 import httpx
 
-from benchmarks.commands import ROOT, keep, machine, peak_bytes, serving
+from benchmarks.commands import ROOT, keep, machine, serving
+from benchmarks.memory import peak_bytes
 from blindtune.client.remote import Remote
 from blindtune.client.uploading import CHUNK
 from blindtune.errors import RemoteError
@@ -147,7 +148,7 @@ def measure(work: Path, size: int, cuts: int, seed: int) -> dict[str, Any]:
     study = write_study(work / "study", size)
     draw = random.Random(seed)
     with serving(work / "server", "--log-level", "error") as (url, token, process):
-        before = peak_bytes(process)
+        before = peak_bytes(process.pid)
         proxy = Proxy(httpx.URL(url).port or 0, [draw.randrange(study.size) for _ in range(cuts)])
         runs, began = 0, time.perf_counter()
         with running(proxy) as port:
@@ -161,7 +162,7 @@ def measure(work: Path, size: int, cuts: int, seed: int) -> dict[str, Any]:
                 except RemoteError:
                     if runs > 10 * (cuts + 1):
                         raise
-        seconds, after = time.perf_counter() - began, peak_bytes(process)
+        seconds, after = time.perf_counter() - began, peak_bytes(process.pid)
     kept = {file_sha256(p) for p in (work / "server" / "blobs").rglob("*") if p.is_file()}
     return {
         "bytes": study.size,

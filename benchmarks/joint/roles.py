@@ -8,7 +8,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import resource
 import subprocess
 import sys
 import time
@@ -22,6 +21,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.memory import peak_bytes
 from blindtune.federation.heads import Cases
 from blindtune.federation.identity import Identity
 from blindtune.federation.threshold.decryption import Opening
@@ -54,7 +54,7 @@ class Told:
 
     def write(self, place: Path, **more: Any) -> None:
         """Keep it in a directory."""
-        memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+        memory = peak_bytes() / 2**30
         (place / "told.json").write_text(json.dumps({"phases": self.phases, "memory_gib": memory, **more}))
 
 

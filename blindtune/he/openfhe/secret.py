@@ -52,6 +52,10 @@ class OpenFheSecretKey:
             own[:, automorphism(element, self.parameters.ring_degree)], Kind.GALOIS, element
         )
 
+    def galois_elements(self, keys: KeySet) -> list[int]:
+        """The elements that a key set needs, conjugation last."""
+        return galois_elements(keys, self.parameters.ring_degree)
+
     def _switching_key(self, source: NDArray[np.uint64], kind: Kind, element: int = 0) -> bytes:
         """A key from the secret of residues ``source`` to this one."""
         made = self._codec.context.KeySwitchGen(self._codec.secret_key(source), self._raw)
@@ -82,7 +86,7 @@ class OpenFheSecretKey:
 
     def engine(self, keys: KeySet) -> OpenFheEngine:
         """An evaluation engine with fresh keys, for tests and rehearsals at the owner's."""
-        galois = {e: self.galois_key(e) for e in galois_elements(keys, self.parameters.ring_degree)}
+        galois = {e: self.galois_key(e) for e in self.galois_elements(keys)}
         return OpenFheEngine(self.parameters, keys, self.relinearisation_key(), galois)
 
 
