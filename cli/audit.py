@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from enum import Enum
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -47,15 +48,22 @@ def keys(
     """Recover secret keys from decryptions that are told: raw ones, and sanitised ones.
 
     Li and Micciancio's passive attack, on throw-away keys. Raw decryptions give the key away: that is the
-    control, and why none may be told. The last row is what blindtune release tells.
+    control, and why none may be told. The last row is what blindtune release tells. With --out, a run that
+    was stopped goes on with the next key.
     """
     from blindtune.audit.keys import SIZES, audit
+    from blindtune.audit.results import earlier_results
 
     names = [p.value for p in parameters] if parameters else list(SIZES)
     with render.progress(json_) as shown:
         task = shown.add_task("keys", total=None)
         found = audit(
-            names, tries, security, lambda done, total: shown.update(task, completed=done, total=total)
+            names,
+            tries,
+            security,
+            lambda done, total: shown.update(task, completed=done, total=total),
+            earlier=earlier_results(out),
+            keep=keeper(out),
         )
     tell(found, out, json_)
 
@@ -105,9 +113,10 @@ def dp(
     """Does private training hold what it claims? One run with canaries, and three with a planted bug.
 
     The lower bound on epsilon must not exceed the claim, and must exceed it where noise, clipping or
-    sampling is wrong on purpose.
+    sampling is wrong on purpose. With --out, a run that was stopped goes on with the next budget.
     """
     from blindtune.audit.private import results
+    from blindtune.audit.results import earlier_results
 
     with render.progress(json_) as shown:
         task = shown.add_task("private steps", total=None)
@@ -116,8 +125,17 @@ def dp(
             delta,
             canaries,
             lambda done, total: shown.update(task, completed=done, total=total),
+            earlier=earlier_results(out),
+            keep=keeper(out),
         )
     tell(found, out, json_)
+
+
+def keeper(out: Path | None) -> Callable[[list[AttackResult]], None]:
+    """Writes results so far where results are to be written."""
+    from blindtune.audit.results import write_results
+
+    return partial(write_results, out) if out is not None else lambda _: None
 
 
 def tell(results: Sequence[AttackResult], out: Path | None, json_: bool) -> None:

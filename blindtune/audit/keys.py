@@ -8,6 +8,7 @@ wrong ``m`` it is as good as random, and such with probability ``(3 / q)^N``.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -86,49 +87,104 @@ class Attacker:
         return _times(shrunk, self._inverses, self._q)
 
 
+@dataclass(frozen=True)
+class Tally:
+    """Tries at one size of parameters, and how many of them gave the key away.
+
+    Attributes:
+        name: of :data:`SIZES`.
+        security: as asked for.
+        tries: done so far.
+        hits: by form, in the order of :data:`FORMS`.
+    """
+
+    name: str
+    security: int
+    tries: int = 0
+    hits: tuple[int, ...] = (0,) * len(FORMS)
+
+    @property
+    def parameters(self) -> Parameters:
+        """Of the keys."""
+        return SIZES[self.name](self.security)
+
+    @property
+    def target(self) -> str:
+        """In words."""
+        p = self.parameters
+        return (
+            f"{self.name} parameters, ring degree {p.ring_degree}, scale 2^{p.scale_bits}, {p.security_name}"
+        )
+
+    def after(self, earlier: Sequence[AttackResult]) -> Tally:
+        """With the tries of an earlier run of these versions on this target, if there is one."""
+        same = {r.protection: r for r in earlier if (r.target, r.versions) == (self.target, versions())}
+        if not set(FORMS) <= same.keys() or len({same[form].trials for form in FORMS}) > 1:
+            return self
+        tries = same[FORMS[0]].trials
+        shares = [same[form].figures["keys recovered"].value or 0.0 for form in FORMS]
+        return Tally(self.name, self.security, tries, tuple(round(share * tries) for share in shares))
+
+    def plus(self, found: Sequence[bool]) -> Tally:
+        """With one more try."""
+        hits = tuple(a + b for a, b in zip(self.hits, found, strict=True))
+        return Tally(self.name, self.security, self.tries + 1, hits)
+
+    def results(self) -> list[AttackResult]:
+        """A result for each form of decryption; none before the first try."""
+        command = f"blindtune audit keys --tries {self.tries} --parameters {self.name}"
+        return [
+            AttackResult(
+                attack=ATTACK,
+                target=self.target,
+                protection=form,
+                figures={"keys recovered": proportion(hits, self.tries)},
+                trials=self.tries,
+                control=self.hits[0] == self.tries,
+                command=f"{command} --security {self.security}",
+                versions=versions(),
+            )
+            for form, hits in zip(FORMS, self.hits, strict=True)
+            if self.tries
+        ]
+
+
 def audit(
     sizes: Sequence[str],
     tries: int,
     security: int = 128,
     on_try: Callable[[int, int], None] = lambda _done, _total: None,
+    *,
+    earlier: Sequence[AttackResult] = (),
+    keep: Callable[[list[AttackResult]], None] = lambda _results: None,
 ) -> list[AttackResult]:
     """Attack throw-away keys: raw decryptions, and sanitised ones.
 
     Args:
         sizes: of :data:`SIZES`.
-        tries: keys a size.
+        tries: keys a size, with those of an earlier run.
         security: of the parameters that are not ``insecure``.
         on_try: called with tries done and in all.
+        earlier: what a run that was stopped had found; it goes on from there.
+        keep: called with all results so far after each try.
 
     Returns:
         A result a target and form of decryption; sanitised ones come with the raw one as their control.
     """
-    results: list[AttackResult] = []
-    done = 0
-    for name in sizes:
-        p = SIZES[name](security)
-        hits = dict.fromkeys(FORMS, 0)
+    tallies = [Tally(name, security).after(earlier) for name in sizes]
+    for at, tally in enumerate(tallies):
+        p = tally.parameters
         attacker, plan = Attacker(p), whole_ring(p)
-        for _ in range(tries):
-            for form, found in zip(FORMS, one(attacker, p, plan), strict=True):
-                hits[form] += found
-            done += 1
-            on_try(done, tries * len(sizes))
-        target = f"{name} parameters, ring degree {p.ring_degree}, scale 2^{p.scale_bits}, {p.security_name}"
-        results += [
-            AttackResult(
-                attack=ATTACK,
-                target=target,
-                protection=form,
-                figures={"keys recovered": proportion(hits[form], tries)},
-                trials=tries,
-                control=hits[FORMS[0]] == tries,
-                command=f"blindtune audit keys --tries {tries} --parameters {name} --security {security}",
-                versions=versions(),
-            )
-            for form in FORMS
-        ]
-    return results
+        while tallies[at].tries < tries:
+            tallies[at] = tallies[at].plus(one(attacker, p, plan))
+            keep(told(tallies))
+            on_try(sum(min(t.tries, tries) for t in tallies), tries * len(sizes))
+    return told(tallies)
+
+
+def told(tallies: Sequence[Tally]) -> list[AttackResult]:
+    """The results of several sizes."""
+    return [r for tally in tallies for r in tally.results()]
 
 
 def whole_ring(p: Parameters) -> Flood:

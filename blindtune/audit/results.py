@@ -104,6 +104,15 @@ def write_results(path: Path, results: Sequence[AttackResult]) -> None:
         partial.write_text(json.dumps(told, indent=1, ensure_ascii=False) + "\n")
 
 
+def earlier_results(path: Path | None) -> list[AttackResult]:
+    """What an earlier run wrote to the file that results are to be written to; none if there is none.
+
+    Raises:
+        InputError: a file of something else.
+    """
+    return read_results(path) if path is not None and path.is_file() else []
+
+
 def read_results(path: Path) -> list[AttackResult]:
     """Read what :func:`write_results` wrote.
 

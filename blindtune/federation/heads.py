@@ -17,8 +17,8 @@ from blindtune.models.softmax import probabilities
 from blindtune.models.whitening import Whitening
 
 Floats = NDArray[np.float64]
-ROWS_AT_ONCE = 256
-"""Rows whose gradients are in memory together."""
+VALUES_AT_ONCE = 1 << 18
+"""Of gradients in memory together: what is done to them next finds them in the processor's cache."""
 
 
 @dataclass(frozen=True)
@@ -173,8 +173,9 @@ class HeadLearner:
 
     def slopes(self, values: Values, rows: NDArray[np.int64]) -> Iterator[Floats]:
         """Gradients of single rows."""
-        for start in range(0, len(rows), ROWS_AT_ONCE):
-            piece = rows[start : start + ROWS_AT_ONCE]
+        together = max(1, VALUES_AT_ONCE // len(values))
+        for start in range(0, len(rows), together):
+            piece = rows[start : start + together]
             apart = self._residuals(values.astype(np.float64), piece)
             products = apart[:, :, None] * self._x[piece][:, None, :]
             yield np.hstack([products.reshape(len(piece), -1), apart])

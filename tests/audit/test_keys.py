@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -61,6 +63,22 @@ def test_results_say_what_was_attacked():
     assert [r.figures["keys recovered"].value for r in found] == [1, 1, 0]
     assert all(r.control and r.trials == 2 for r in found)
     assert found[0].command == "blindtune audit keys --tries 2 --parameters insecure --security 128"
+
+
+def test_tries_go_on_where_a_run_was_stopped():
+    kept = []
+    first = audit(["insecure"], 2, keep=kept.append)
+    assert kept[-1] == first
+    assert [r.trials for r in kept[0]] == [1, 1, 1]
+    seen = []
+    found = audit(["insecure"], 3, on_try=lambda *at: seen.append(at), earlier=first)
+    assert seen == [(3, 3)]
+    assert [(r.trials, r.figures["keys recovered"].value) for r in found] == [(3, 1), (3, 1), (3, 0)]
+    assert audit(["insecure"], 2, earlier=found) == found
+    # Results of another version, or of a part of the forms, are not counted on.
+    other = [replace(r, versions={"blindtune": "0"}) for r in first]
+    for unusable in (other, first[:2]):
+        assert [r.trials for r in audit(["insecure"], 1, earlier=unusable)] == [1, 1, 1]
 
 
 def test_the_command_knows_all_sizes():

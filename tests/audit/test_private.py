@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from blindtune.audit.private import BUGS, audit, lower_bound, p_value
+from blindtune.audit.private import BUGS, STEPS, audit, lower_bound, p_value, results
 from blindtune.errors import InputError
 
 DELTA = 1e-5
@@ -18,10 +18,30 @@ def test_what_the_account_claims_is_not_exceeded():
     assert 0 <= low < claimed
 
 
-@pytest.mark.parametrize("name", BUGS)
-def test_planted_bugs_are_caught(name):
-    claimed, low = audit(1.0, DELTA, 1000, BUGS[name])
-    assert low > 1.2 * claimed
+@pytest.fixture(scope="module")
+def audited():
+    """Results of a budget, what was kept on the way, and the steps that were told."""
+    kept, seen = [], []
+    return results([1.0], DELTA, 1000, lambda *at: seen.append(at), keep=kept.append), kept, seen
+
+
+def test_planted_bugs_are_caught(audited):
+    found, _, _ = audited
+    assert [r.protection.partition(": ")[2] for r in found] == ["", *BUGS]
+    claimed, low = ([r.figures[n].value for r in found] for n in ("claimed epsilon", "proven lower bound"))
+    assert claimed == [pytest.approx(1, abs=0.01)] * 4
+    assert low[0] < 1
+    assert min(low[1:]) > 1.2
+    assert all(r.control for r in found)
+
+
+def test_whole_budgets_of_a_run_that_was_stopped_are_not_run_again(audited):
+    found, kept, seen = audited
+    whole = 4 * STEPS, 4 * STEPS
+    assert (kept, seen[-1], len(seen)) == ([found], whole, whole[0])
+    again = []
+    assert results([1.0], DELTA, 1000, lambda *at: again.append(at), earlier=found) == found
+    assert again == [whole]
 
 
 def test_coins_that_leave_no_trace_prove_nothing():
