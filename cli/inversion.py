@@ -57,7 +57,7 @@ def inversion(
     steps: Annotated[int, typer.Option(help="Private steps that a budget is for.", min=1)] = 30,
     sampling: Annotated[float, typer.Option(help="Chance to take part in one.", min=1e-6, max=1)] = 0.2,
     delta: Annotated[float, typer.Option(help="Delta of the budgets.", min=1e-12, max=0.1)] = 1e-4,
-    iterations: Annotated[int, typer.Option(help="Of each search.", min=2, max=100_000)] = 160,
+    iterations: Annotated[int, typer.Option(help="Of each search; 0: none.", min=0, max=100_000)] = 100,
     restarts: Annotated[int, typer.Option(help="Searches; the best one counts.", min=1, max=100)] = 1,
     control_only: Annotated[bool, typer.Option(help="One image without protection, nothing else.")] = False,
     seed: Annotated[int, typer.Option(help="Of the network's weights and the patients.", min=0)] = 0,

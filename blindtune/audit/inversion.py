@@ -3,8 +3,11 @@
 Geiping et al. 2020: cosine distance of gradients, total variation, signed Adam, restarts. Before that comes
 what later work added, where it helps: labels are read off the classifier's bias (iDLG, Zhao et al. 2020;
 counts for batches after Wainakh et al. 2022); patches of vision transformers follow in closed form from the
-gradients of patch and position embedding (after APRIL, Lu et al. 2022); and a first search stays in the span
-of public images' principal components, the simplest of image priors (Jeon et al. 2021 use a generator).
+gradients of patch and position embedding (after APRIL, Lu et al. 2022). The classifier's gradient holds what
+it was given of one image, exactly: a linear map that public images teach makes a first image of that (Wu et
+al. 2023 learn one from whole gradients). From there a first search stays in the span of public images'
+principal components, the simplest of image priors (Jeon et al. 2021 use a generator). Distances are taken
+by layer, as in Yin et al. 2021, so that no layer drowns the others.
 """
 
 from __future__ import annotations
@@ -16,6 +19,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from blindtune.audit.decoder import Linear
+from blindtune.audit.embedding import revealed
 from blindtune.audit.observed import Gradient, Network
 
 if TYPE_CHECKING:
@@ -27,29 +32,36 @@ class Strength:
     """How hard an attacker tries.
 
     Attributes:
-        iterations: of each search, half of them within the prior.
+        iterations: of each search, half of them within the prior; without any, the first image counts.
         restarts: searches from other starts; the one with the least distance counts.
-        rate: of Adam, in pixels' units.
+        coarse: rate of Adam within the prior, in standard deviations of its components.
+        rate: of signed Adam, in pixels' units.
         variation: weight of total variation.
         components: principal components of public images that the first search stays within.
     """
 
-    iterations: int = 160
+    iterations: int = 100
     restarts: int = 1
-    rate: float = 0.01
-    variation: float = 1e-2
+    coarse: float = 0.1
+    rate: float = 0.003
+    variation: float = 1.0
     components: int = 100
 
 
+FARTHEST = 3.0
+"""Standard deviations of a principal component that a first image is within: noise decodes to anything."""
+
+
 class Prior:
-    """What an attacker knows of such images: mean and principal components of public ones.
+    """What an attacker knows of such images: public ones, and what the network makes of them.
 
     Args:
         public: shape (n, side, side) in [0, 1].
-        components: how many at most.
+        components: of them, how many at most.
+        network: that is attacked.
     """
 
-    def __init__(self, public: NDArray[np.float32], components: int) -> None:
+    def __init__(self, public: NDArray[np.float32], components: int, network: Network) -> None:
         import torch
 
         flat = public.reshape(len(public), -1).astype(np.float64)
@@ -58,6 +70,18 @@ class Prior:
         kept = min(components, len(public) - 1)
         basis = axes[:kept] * values[:kept, None] / np.sqrt(len(public))
         self.basis = torch.from_numpy(basis).float()
+        with torch.no_grad():
+            # One at a time: a batch's own statistics are those of one image.
+            features = torch.cat([network.features(torch.from_numpy(one)[None, None]) for one in public])
+        self._decoder = Linear(features.numpy(), public)
+
+    def first(self, seen: Gradient) -> torch.Tensor:
+        """Coefficients (components,) of the image that the classifier's gradient decodes to."""
+        import torch
+
+        decoded = torch.from_numpy(self._decoder(classified(seen)[None])[0] - self.mean).flatten()
+        found = self.basis @ decoded / self.basis.square().sum(dim=1).clamp_min(1e-12)
+        return found.clamp(-FARTHEST, FARTHEST)
 
     def images(self, coefficients: torch.Tensor) -> torch.Tensor:
         """Images of whitened coefficients (n, components): shape (n, 1, side, side)."""
@@ -65,6 +89,12 @@ class Prior:
 
         flat = torch.from_numpy(self.mean).flatten() + coefficients @ self.basis
         return flat.view(-1, 1, *self.mean.shape)
+
+
+def classified(seen: Gradient) -> NDArray[np.float32]:
+    """What the classifier was given, shape (d,): exact for one image, a weighted mean for several."""
+    told = np.concatenate([part.detach().double().numpy().ravel() for part in seen[-2:]])
+    return revealed(told, len(seen[-1])).astype(np.float32)
 
 
 def recovered_labels(network: Network, seen: Gradient, images: int, prior: Prior) -> NDArray[np.int64]:
@@ -131,16 +161,19 @@ def invert(
         progress: called after each iteration.
 
     Returns:
-        images, shape (images, side, side); the labels that they were searched with; and the cosine distance
-        that was reached.
+        images, shape (images, side, side); the labels that they were searched with; and the distance that was
+        reached.
     """
     import torch
 
     labels = torch.from_numpy(recovered_labels(network, seen, images, prior))
+    told = torch.from_numpy(classified(seen))[None]
 
     def distance(pixels: torch.Tensor) -> torch.Tensor:
-        found = network.gradient(pixels, labels, sites=sites, differentiable=True)
-        return cosine_distance(found, seen)
+        found = layers_distance(network.gradient(pixels, labels, sites=sites, differentiable=True), seen)
+        if images > 1:
+            return found
+        return found + cosine_distance([network.features(pixels)], [told])
 
     if images == 1 and (exact := patches(network, seen)) is not None:
         reached = float(distance(torch.from_numpy(exact)[None]).detach())
@@ -148,8 +181,10 @@ def invert(
         return exact, labels.numpy(), reached
     best: tuple[float, torch.Tensor] | None = None
     for restart in range(strength.restarts):
-        draw = torch.Generator().manual_seed(seed + restart)
-        start = 0.1 * torch.randn(images, len(prior.basis), generator=draw)
+        start = prior.first(seen).repeat(images, 1)
+        if images > 1 or restart:
+            draw = torch.Generator().manual_seed(seed + restart)
+            start += 0.1 * torch.randn(start.shape, generator=draw)
         pixels = _search(distance, start, prior, strength, progress)
         reached = float(distance(pixels).detach())
         if best is None or reached < best[0]:
@@ -165,6 +200,20 @@ def cosine_distance(first: Gradient, second: Gradient) -> torch.Tensor:
     product = torch.stack([(a * b).sum() for a, b in zip(first, second, strict=True)]).sum()
     one, other = (torch.stack([g.square().sum() for g in parts]).sum() for parts in (first, second))
     return 1 - product / (one * other).clamp_min(1e-30).sqrt()
+
+
+NOTHING = 1e-6
+"""Share of the whole gradient's length below which a layer's is rounding."""
+
+
+def layers_distance(found: Gradient, seen: Gradient) -> torch.Tensor:
+    """Mean cosine distance of the layers."""
+    import torch
+
+    lengths = torch.stack([g.norm() for g in seen])
+    least = NOTHING * lengths.square().sum().sqrt()
+    apart = [cosine_distance([a], [b]) for a, b, n in zip(found, seen, lengths, strict=True) if n > least]
+    return torch.stack(apart).mean()
 
 
 def variation(pixels: torch.Tensor) -> torch.Tensor:
@@ -185,7 +234,7 @@ def _search(
 
     first = strength.iterations // 2
     coefficients = start.requires_grad_(True)
-    for _ in _steps(coefficients, 10 * strength.rate, first, progress):
+    for _ in _steps(coefficients, strength.coarse, first, progress):
         cost = distance(prior.images(coefficients)) + 1e-3 * coefficients.square().mean()
         (coefficients.grad,) = torch.autograd.grad(cost, coefficients)
     pixels = prior.images(coefficients.detach()).clamp(0, 1).requires_grad_(True)

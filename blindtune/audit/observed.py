@@ -156,6 +156,12 @@ class Network:
         found: torch.Tensor = self.module((pixels - self.mean) / self.std)
         return found
 
+    def features(self, pixels: torch.Tensor) -> torch.Tensor:
+        """What the classifier is given of images in [0, 1], shape (n, d)."""
+        inner = self.module.forward_features((pixels - self.mean) / self.std)
+        found: torch.Tensor = self.module.forward_head(inner, pre_logits=True)
+        return found
+
     def _gradient(
         self,
         pixels: torch.Tensor,

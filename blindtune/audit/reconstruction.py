@@ -82,7 +82,7 @@ class Rebuilt:
         images, truth: shape (n, side, side).
         hits: whether each one's nearest true image is its own patient's.
         labelled: labels that were found; None where none were looked for.
-        distance: mean cosine distance that the search reached.
+        distance: mean distance that the search reached.
     """
 
     images: Pixels
@@ -136,7 +136,7 @@ def attack(
     shown, gallery = scans.pixels(public, setting.side), scans.pixels(held, setting.side)
     place = {int(row): at for at, row in enumerate(held)}
     network.mean, network.std = float(shown.mean()), float(shown.std())
-    prior = Prior(shown, setting.strength.components)
+    prior = Prior(shown, setting.strength.components, network)
 
     def hits(images: Pixels, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
         return np.asarray(scans.patients[held[nearest(images, gallery)]] == scans.patients[rows])
@@ -226,7 +226,7 @@ def _figures(found: dict[str, Rebuilt], guessed: Rebuilt) -> dict[str, dict[str,
         if one.labelled is not None:
             figures["labels recovered"] = proportion(one.labelled, len(one.images))
         if one.distance is not None:
-            figures["cosine distance reached"] = Figure(one.distance)
+            figures["distance reached"] = Figure(one.distance)
         if name == first:
             figures["ANOVA of SSIM over the protections, p"] = anova(list(similar.values()))
         elif name in similar:

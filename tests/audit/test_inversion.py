@@ -9,13 +9,14 @@ import torch
 from blindtune.audit.inversion import (
     Prior,
     Strength,
-    cosine_distance,
+    classified,
     invert,
     patches,
     recovered_labels,
 )
 from blindtune.audit.observed import Network, Sight
 from blindtune.audit.quality import mse, nearest, psnr
+from blindtune.audit.scans import Scans
 from blindtune.federation.agreement import Local, NetworkModel
 from blindtune.federation.networks import Images, NetworkLearner
 from blindtune.models.networks import build_network, to_vector
@@ -35,6 +36,12 @@ def drawn(chests):
     return chests.pixels(public, 32), chests.pixels(held, 32), chests.labels[held]
 
 
+@pytest.fixture(scope="module")
+def many():
+    """Two scans each of 60 invented patients: a linear map wants some."""
+    return Scans.invented(60)
+
+
 OPEN = Sight("none")
 
 
@@ -44,7 +51,7 @@ def seen(network, images, labels, what=OPEN, **given):
 
 def test_control_a_transformers_gradient_of_one_image_is_the_image(deit, drawn):
     public, held, labels = drawn
-    prior = Prior(public, 10)
+    prior = Prior(public, 10, deit)
     for i in range(3):
         found, told, distance = invert(
             deit, seen(deit, held[i : i + 1], labels[i : i + 1]), 1, 1, prior, Strength()
@@ -60,29 +67,49 @@ def test_control_clipping_without_noise_hides_nothing_and_noise_does(deit, drawn
     clipped = patches(deit, seen(deit, one, label, Sight("clip", clip=0.1)))
     assert psnr(clipped, one)[0] > 40
     noisy = patches(deit, seen(deit, one, label, Sight("noise", clip=0.1, noise=1.0), seed=1))
-    assert mse(noisy, one)[0] > mse(Prior(public, 5).mean[None], one)[0]
+    assert mse(noisy, one)[0] > mse(Prior(public, 5, deit).mean[None], one)[0]
 
 
-def test_control_a_search_rebuilds_what_a_convolutional_network_saw(drawn):
+@pytest.mark.parametrize(
+    ("norm", "mode", "side"),
+    [("group", "training", 32), ("local", "training", 48), ("local", "evaluation", 32)],
+)
+def test_control_what_the_classifier_was_given_decodes_to_the_scan(many, norm, mode, side):
+    public, held = many.halves()
+    victims, gallery = many.one_each(held), many.pixels(held, side)
+    network = Network("resnet18", 3, side, norm=norm, mode=mode)
+    prior, hits = Prior(many.pixels(public, side), 60, network), 0
+    for row in victims:
+        [at] = np.flatnonzero(held == row)
+        gradient = seen(network, gallery[at : at + 1], many.labels[row : row + 1])
+        with torch.no_grad():
+            given = network.features(torch.from_numpy(gallery[at])[None, None]).numpy()[0]
+        np.testing.assert_allclose(classified(gradient), given, atol=1e-4)
+        found, _, _ = invert(network, gradient, 1, 1, prior, Strength(iterations=0))
+        hits += int(many.patients[held[nearest(found, gallery)[0]]] == many.patients[row])
+    # Chance is one of the thirty patients.
+    assert hits >= 4
+
+
+def test_control_a_search_comes_closer_than_where_it_begins(drawn):
     public, held, labels = drawn
     network = Network("test_resnet", 3, 32, norm="local", mode="evaluation")
-    prior = Prior(public, 20)
+    prior = Prior(public, 20, network)
     gradient = seen(network, held[:1], labels[:1])
-    found, told, reached = invert(network, gradient, 1, 1, prior, Strength(iterations=120))
-    assert told == labels[0]
-    assert nearest(found, held)[0] == 0
-    begun = network.gradient(torch.from_numpy(prior.mean)[None, None], torch.from_numpy(told))
-    assert reached < 0.3 * float(cosine_distance(begun, gradient))
-    other, _, worse = invert(network, gradient, 1, 1, prior, Strength(iterations=4, restarts=2))
-    assert worse > reached
-    assert other.shape == (1, 32, 32)
+    tries = [Strength(iterations=n, restarts=r) for n, r in ((0, 1), (4, 2), (100, 1))]
+    begun, little, much = (invert(network, gradient, 1, 1, prior, strength) for strength in tries)
+    assert much[1] == labels[0]
+    assert nearest(much[0], held)[0] == 0
+    assert much[2] < 0.7 * begun[2]
+    assert much[2] < little[2] <= begun[2]
+    assert mse(much[0], held[:1])[0] < mse(begun[0], held[:1])[0]
 
 
 def test_labels_of_a_batch_follow_from_the_bias(deit, drawn):
     public, held, _ = drawn
     for labels in ([0, 0, 1], [2, 2, 2], [0, 1, 2]):
         gradient = seen(deit, held[:3], np.array(labels), Sight("sum", images=1, sites=3))
-        np.testing.assert_array_equal(recovered_labels(deit, gradient, 3, Prior(public, 5)), labels)
+        np.testing.assert_array_equal(recovered_labels(deit, gradient, 3, Prior(public, 5, deit)), labels)
 
 
 @pytest.mark.parametrize("name", ["test_resnet", DEIT])
