@@ -22,7 +22,7 @@ PAGES = sorted(
     for page in ROOT.glob(place)
 )
 FENCE = re.compile(r"^(?P<indent> *)```(?P<info>[^\n`]*)\n(?P<body>.*?)^(?P=indent)```\s*$", re.M | re.S)
-LINK = re.compile(r"\[[^\]\n]*\]\((?!https?:|mailto:|#)(?P<path>[^)#\s]+)[^)]*\)")
+LINK = re.compile(r"\[[^\]]*\]\((?!https?:|mailto:|#)(?P<path>[^)#\s]+)[^)]*\)")
 OPERATORS = {"|", "||", "&", "&&", ";", ">", ">>", "<", "2>", "(", ")"}
 
 

@@ -33,6 +33,11 @@ def test_a_new_session_forgets_what_those_of_its_study_held(journal):
     assert [journal.stage(d)[1] for d in (b"one", b"other", b"two")] == [b"", b"kept", b"new"]
 
 
+def test_it_is_for_its_owner_alone(journal, tmp_path):
+    journal.begin(b"one", "study", (0, 0), "first", b"secret")
+    assert [p.stat().st_mode & 0o077 for p in tmp_path.iterdir()] == [0] * len(list(tmp_path.iterdir()))
+
+
 def test_a_folder_is_no_journal(tmp_path):
     with pytest.raises(FederationError, match="cannot be used"):
         Journal(tmp_path)
