@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from blindtune.errors import ParametersError, PlanError
@@ -112,6 +112,7 @@ def plan(
     security: int = 128,
     lanes: int | None = None,
     parameters: Parameters | None = None,
+    refreshes: tuple[int, ...] = (),
     memory_limit: int = 16 << 30,
     upload_limit: int = 64 << 30,
     machine: Machine | None = None,
@@ -127,6 +128,7 @@ def plan(
         security: 128, 192 or 256 bits.
         lanes: fix the lanes (a power of two) instead of choosing them.
         parameters: use these, for instance an existing key's, instead of choosing.
+        refreshes: after how many steps the weights are made fresh; see :mod:`blindtune.depth`.
         memory_limit: bytes that the server may use.
         upload_limit: bytes that may be uploaded.
         machine: the server's prices; without it, those kept on this machine.
@@ -140,7 +142,7 @@ def plan(
     members = member_rows or (rows,)
     if sum(members) != rows or min(members) < 1:
         raise PlanError("the members' rows do not add up to the study's")
-    program, settings = head.program, len(head.settings)
+    program, settings = replace(head.program, refreshes=refreshes), len(head.settings)
     outputs *= settings
     chosen = parameters or smallest_parameters(program.levels, security)
     if chosen.levels < program.levels:

@@ -81,6 +81,9 @@ def working_bytes(layout: Layout, program: Program, p: Parameters) -> int:
 def memory_bytes(layout: Layout, program: Program, p: Parameters) -> int:
     """Predicted peak of the server's job."""
     study = layout.data_ciphertexts + residual_ciphertexts(layout, program)
+    if program.refreshes:
+        # Rows are lowered beside the fresh ones.
+        study += layout.data_ciphertexts
     held = study * ciphertext_bytes(p) + key_memory(layout, p)
     return held + working_bytes(layout, program, p) + PROCESS_BYTES
 

@@ -19,7 +19,7 @@ from blindtune.federation.threshold.terms import Task, Terms
 from blindtune.imaging.arrays import Embeddings
 from blindtune.kernels.blocks import Blocks
 from blindtune.kernels.layout import Layout
-from blindtune.kernels.training import Trainer
+from blindtune.kernels.training import Program, Trainer
 from blindtune.models.heads import Encoded
 from blindtune.params import ParametersLiteral
 from blindtune.wire.manifest import layout_model, parameters_model, program_model
@@ -90,10 +90,14 @@ def lay_out(work: Path, terms: Terms, identities: dict[str, Identity], shards: d
         np.savez(work / name / "rows.npz", features=cases.features, labels=cases.labels)
 
 
-def stand_in(task: Task, layout: Layout) -> Any:
-    """Trains on random rows of the agreed shape: the error hardly depends on them."""
+def stand_in(task: Task, layout: Layout, program: Program | None = None) -> Any:
+    """Trains on random rows of the agreed shape: the error hardly depends on them.
+
+    Args:
+        program: instead of the task's own, with refreshes.
+    """
     rng = np.random.default_rng(1)
-    rows = 1100
+    rows = min(1100, layout.rows * layout.row_blocks)
     x = np.hstack([rng.normal(size=(rows, task.model.directions)), np.ones((rows, 1))])
     labels = np.eye(len(task.classes))[rng.integers(0, len(task.classes), rows)]
     encoded = Encoded(
@@ -110,6 +114,6 @@ def stand_in(task: Task, layout: Layout) -> Any:
                 residuals[place] = fresh
             else:
                 data |= {(*place, n // layout.baby, n % layout.baby): c for n, c in enumerate(fresh)}
-        return Trainer(Blocks(engine, layout, data, residuals)).train(task.head.program)
+        return Trainer(Blocks(engine, layout, data, residuals)).train(program or task.head.program)
 
     return train

@@ -16,7 +16,7 @@ from blindtune.federation.threshold.party import Waiting
 from blindtune.federation.threshold.refresh import Refresh, write_stale
 from blindtune.federation.threshold.transcript import Transcript
 from blindtune.files import whole_file
-from blindtune.he.engine import Ciphertext
+from blindtune.he.engine import Ciphertext, Engine
 from blindtune.kernels.training import Progress, State
 from blindtune.wire.bundle import Bundle
 from blindtune.wire.checkpoint import checkpoint, inputs_digest, read_checkpoint
@@ -69,6 +69,11 @@ class JointTraining:
         self._inputs = inputs_digest([Bundle(path, insecure=insecure) for path in (keys, *data)])
         self._state = self._kept()
 
+    @property
+    def engine(self) -> Engine:
+        """What evaluates."""
+        return self._study.trainer.engine
+
     def stale(self, number: int) -> Path:
         """Where the weights of a refresh are left for the hospitals."""
         return self._place / f"refresh-{number}"
@@ -78,18 +83,30 @@ class JointTraining:
         """Where the encrypted head's bundle is left."""
         return self._place / HEAD
 
-    def advance(self, on_progress: Callable[[Progress], None] = lambda _: None) -> Waiting:
+    def advance(
+        self,
+        on_progress: Callable[[Progress], None] = lambda _: None,
+        on_step: Callable[[State], None] = lambda _: None,
+    ) -> Waiting:
         """Train to the next refresh that a hospital has not answered; with nobody absent the head is there.
+
+        Args:
+            on_progress, on_step: see :meth:`blindtune.kernels.training.Trainer.train`.
 
         Raises:
             FederationError: someone ended the study, or what someone said is wrong.
         """
+
+        def done(state: State) -> None:
+            self._keep(state)
+            on_step(state)
+
         if not self.head.exists():
             try:
                 weights = self._study.trainer.train(
                     self._study.manifest.checked_program,
                     on_progress,
-                    on_step=self._keep,
+                    on_step=done,
                     resume=self._state,
                     refresh=self._refresh,
                 )
@@ -99,7 +116,7 @@ class JointTraining:
         return Waiting(HEAD, ())
 
     def _refresh(self, number: int, weights: list[Ciphertext]) -> list[Ciphertext]:
-        engine = self._study.trainer.engine
+        engine = self.engine
         blobs = [engine.dump(c) for c in weights]
         if not self.stale(number).exists():
             write_stale(self.stale(number), blobs)
@@ -111,7 +128,7 @@ class JointTraining:
 
     def _keep(self, state: State) -> None:
         self._state = state
-        engine = self._study.trainer.engine
+        engine = self.engine
         with whole_file(self._checkpoint(state.step)) as partial_file, partial_file.open("wb") as file:
             file.writelines(checkpoint(engine, self._inputs, state))
         self._checkpoint(state.step - 1).unlink(missing_ok=True)

@@ -27,15 +27,24 @@ class OpenFheCodec:
     """Reads and writes OpenFHE's objects; everything read is checked against the parameters.
 
     Moulds come from a throw-away key that encrypts nothing of anyone's. Use :func:`codec`.
+
+    Args:
+        parameters: checked parameters.
+        made: another crypto context, whose first primes are the parameters' data primes.
+        depth: its levels.
+        tag: the key tag of its objects.
     """
 
-    def __init__(self, parameters: Parameters) -> None:
-        self.parameters, self.context = parameters, context(parameters)
+    def __init__(
+        self, parameters: Parameters, made: Any = None, depth: int | None = None, tag: str = TAG
+    ) -> None:
+        self.parameters, self.context = parameters, made or context(parameters)
+        self.depth = parameters.levels if depth is None else depth
         self._o = openfhe()
         self._lock, self._moulds = threading.Lock(), dict[tuple[Any, ...], Mould]()
         self._pair = self.context.KeyGen()
-        self._pair.publicKey.SetKeyTag(TAG)
-        self._pair.secretKey.SetKeyTag(TAG)
+        self._pair.publicKey.SetKeyTag(tag)
+        self._pair.secretKey.SetKeyTag(tag)
 
     # Values
 
@@ -50,7 +59,7 @@ class OpenFheCodec:
             raise EngineError(f"values of shape {data.shape}, or not finite")
         try:
             return self.context.MakeCKKSPackedPlaintext(
-                to_openfhe(data), degree, self.parameters.levels - level, None, self.parameters.slots
+                to_openfhe(data), degree, self.depth - level, None, self.parameters.slots
             )
         except RuntimeError as error:
             raise EngineError("values too large for the scale") from error

@@ -104,4 +104,4 @@ class OpenFheEngine(CheckedEngine):
         return found if onto is None else [self._run.EvalAdd(a, b) for a, b in zip(found, onto, strict=True)]
 
     def _at_level(self, a: Any, level: int) -> Any:
-        return self._run.LevelReduce(a, None, self.parameters.levels - a.GetLevel() - level)
+        return self._run.LevelReduce(a, None, self._codec.depth - a.GetLevel() - level)
