@@ -20,6 +20,7 @@ from blindtune.cli import (
     privacy,
     privacy_report,
     results,
+    study,
     tokens,
     worker,
 )
@@ -50,6 +51,7 @@ for command in (
     app.command()(command)
 app.add_typer(privacy.app, name="dp")
 app.add_typer(federate.app, name="federate")
+app.add_typer(study.app, name="study")
 audit.app.command()(inversion.inversion)
 audit.app.command()(embedding.embedding)
 audit.app.command()(privacy_report.report)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -15,15 +13,14 @@ import typer
 
 from blindtune.cli import render
 from blindtune.cli.options import Ca, ClientCert, Json, PlainHttp, Server, Study, TokenFile
+from blindtune.cli.place import SERVER, given_or_kept, keep
+from blindtune.cli.place import remote as remote_at
 
 if TYPE_CHECKING:
     from blindtune.client.remote import Remote, Status
     from blindtune.client.settings import Settings
     from blindtune.client.study import StudyDirectory
     from blindtune.wire.manifest import Manifest
-
-PLACE = ("url", "ca", "client_cert")
-"""What submit remembers of a server."""
 
 
 def submit(
@@ -41,14 +38,14 @@ def submit(
 
     directory = StudyDirectory(study)
     settings = directory.settings()
-    place = _place(directory, server, ca, client_cert)
+    place = given_or_kept(directory.private / SERVER, server, ca, client_cert)
     directory.check_outbox(settings)
     bundles = [directory.keys_bundle, directory.data_bundle]
     total = sum(p.stat().st_size for b in bundles for p in (b / "parts").glob("*"))
-    with _remote(place, token_file, plain_http) as remote, render.progress(json_) as shown:
+    with remote_at(place, token_file, plain_http) as remote, render.progress(json_) as shown:
         task = shown.add_task("uploading", total=total)
         remote.submit(bundles, lambda n: shown.advance(task, n))
-        (directory.private / "server.json").write_text(json.dumps(place))
+        keep(directory.private / SERVER, place)
         state = remote.status(settings.study)
         # An earlier run may have been interrupted after the start: by now the study may be trained.
         if start and state.state != "done":
@@ -68,7 +65,7 @@ def status(
 ) -> None:
     """How far training is."""
     with _submitted(study, server, token_file, ca, client_cert, plain_http) as (_, settings, remote):
-        state = _watch(remote, settings.study, json_) if watch else remote.status(settings.study)
+        state = watch_training(remote, settings.study, json_) if watch else remote.status(settings.study)
     _tell_status(state, json_)
 
 
@@ -85,7 +82,7 @@ def fetch(
     """Download the encrypted head."""
     with _submitted(study, server, token_file, ca, client_cert, plain_http) as (directory, settings, remote):
         if wait:
-            _watch(remote, settings.study, json_)
+            watch_training(remote, settings.study, json_)
         manifest = _replace_head(remote, directory, settings)
     told = {
         "encrypted_head": str(directory.encrypted_head),
@@ -109,39 +106,9 @@ def _submitted(
 
     directory = StudyDirectory(study)
     settings = directory.settings()
-    place = _place(directory, server, ca, client_cert)
-    with _remote(place, token_file, plain_http) as remote:
+    place = given_or_kept(directory.private / SERVER, server, ca, client_cert)
+    with remote_at(place, token_file, plain_http) as remote:
         yield directory, settings, remote
-
-
-def _remote(place: dict[str, str | None], token_file: Path | None, plain_http: bool) -> Remote:
-    from blindtune.client.remote import Remote
-
-    ca, certificate = (Path(p) if p else None for p in (place["ca"], place["client_cert"]))
-    token = render.token(token_file)
-    return Remote(str(place["url"]), token, allow_plain_http=plain_http, ca=ca, client_cert=certificate)
-
-
-def _place(
-    directory: StudyDirectory, server: str | None, ca: Path | None, client_cert: Path | None
-) -> dict[str, str | None]:
-    """Where the server is and how it is trusted: as given, or as submit remembered it."""
-    from blindtune.errors import InputError
-
-    try:
-        remembered = json.loads((directory.private / "server.json").read_text())
-        place = {name: remembered.get(name) and str(remembered[name]) for name in PLACE}
-    except (OSError, ValueError, AttributeError):
-        place = dict.fromkeys(PLACE)
-    given = {
-        "url": server or os.environ.get("BLINDTUNE_SERVER"),
-        "ca": str(ca.resolve()) if ca else None,
-        "client_cert": str(client_cert.resolve()) if client_cert else None,
-    }
-    place |= {name: value for name, value in given.items() if value}
-    if not place["url"]:
-        raise InputError("no server", remedy="Give --server URL.")
-    return place
 
 
 def _replace_head(remote: Remote, directory: StudyDirectory, settings: Settings) -> Manifest:
@@ -160,7 +127,8 @@ def _replace_head(remote: Remote, directory: StudyDirectory, settings: Settings)
             inbox.rmdir()
 
 
-def _watch(remote: Remote, study: str, quiet: bool) -> Status:
+def watch_training(remote: Remote, study: str, quiet: bool) -> Status:
+    """Follow a training to its end."""
     with render.progress(quiet) as shown:
         task = shown.add_task("queued", total=None)
 

@@ -33,6 +33,12 @@ class Consent(Schema):
     ciphertexts: Annotated[list[Digest], Field(max_length=1 << 12)]
 
 
+def opening_id(ciphertexts: Sequence[bytes]) -> str:
+    """What the stages of one result's opening are called by."""
+    digests = [hashlib.sha256(data).hexdigest() for data in ciphertexts]
+    return hashlib.sha256("".join(digests).encode()).hexdigest()[:32]
+
+
 class Opening:
     """One result on its way to being opened, at one hospital.
 
@@ -58,7 +64,7 @@ class Opening:
         except EngineError as error:
             raise FederationError(error.what, where="result", remedy=error.remedy) from error
         self._digests = [hashlib.sha256(data).hexdigest() for data in ciphertexts]
-        self._id = hashlib.sha256("".join(self._digests).encode()).hexdigest()[:32]
+        self._id = opening_id(ciphertexts)
 
     def consent(self) -> None:
         """Agree that the result is opened."""

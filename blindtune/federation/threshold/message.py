@@ -6,7 +6,7 @@ import hashlib
 import struct
 from typing import Annotated
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from blindtune.errors import FederationError
 from blindtune.federation.agreement import Schema, SiteName
@@ -69,22 +69,30 @@ def stated(message: bytes, roster: Roster, stage: str, item: str, sender: str) -
         FederationError: see :func:`opened`.
     """
     refused = _altered(stage, sender)
-    if message[:4] != MAGIC or len(message) < 8:
-        raise refused
-    (length,) = _LENGTH.unpack(message[4:8])
-    end = 8 + length + SIGNATURE_BYTES
-    if length > MAX_STATEMENT or len(message) < end:
-        raise refused
-    text = message[8 : 8 + length]
-    if not roster.verify(roster.number(sender), PURPOSE, text, message[8 + length : end]):
-        raise refused
     try:
-        statement = Statement.model_validate_json(text)
-    except ValidationError:
+        statement, text, signature, end = parsed(message)
+    except ValueError:
         raise refused from None
+    if not roster.verify(roster.number(sender), PURPOSE, text, signature):
+        raise refused
     if (statement.stage, statement.item, statement.sender) != (stage, item, sender):
         raise refused
     return statement, end
+
+
+def parsed(message: bytes) -> tuple[Statement, bytes, bytes, int]:
+    """A statement that nobody has verified, its text and signature, and where the body begins.
+
+    Raises:
+        ValueError: malformed.
+    """
+    if message[:4] != MAGIC or len(message) < 8:
+        raise ValueError("not a message")
+    (length,) = _LENGTH.unpack(message[4:8])
+    at, end = 8 + length, 8 + length + SIGNATURE_BYTES
+    if length > MAX_STATEMENT or len(message) < end:
+        raise ValueError("cut off")
+    return Statement.model_validate_json(message[8:at]), message[8:at], message[at:end], end
 
 
 def overhead() -> int:

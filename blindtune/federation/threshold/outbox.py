@@ -30,10 +30,8 @@ class Outbox:
     def once(self, name: str, make: Callable[[], bytes]) -> bytes:
         """What was written under ``name``, or what ``make`` gives, which is then on the disk."""
         path = self._path(name)
-        try:
-            return path.read_bytes()
-        except FileNotFoundError:
-            pass
+        if (before := self.recall(name)) is not None:
+            return before
         data = make()
         with whole_file(path) as partial, partial.open("wb") as file:
             file.write(data)
@@ -41,6 +39,13 @@ class Outbox:
             os.fsync(file.fileno())
         sync_directory(self._directory)
         return data
+
+    def recall(self, name: str) -> bytes | None:
+        """What was written under ``name``; None if nothing was."""
+        try:
+            return self._path(name).read_bytes()
+        except FileNotFoundError:
+            return None
 
     def count(self, prefix: str) -> int:
         """How many names with this prefix there are."""

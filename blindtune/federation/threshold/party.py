@@ -135,7 +135,8 @@ class Party:
 
     def say(self, stage: str, item: str, make: Callable[[], bytes]) -> None:
         """Post a message that is made once; what was said before is said again byte by byte."""
-        if (stage, item) in self._said:
+        # What this hospital has heard of itself lies in the mailbox.
+        if (stage, item) in self._said or self.outbox.recall(spoken.heard_name(stage, item, self.name)):
             return
         message = self.outbox.once(
             f"said.{stage}.{item}",

@@ -43,7 +43,7 @@ class JointRows(HeadLearner):
         local = Local(rate=self._task.rates[0], class_weights=self._task.balanced)
         classes = len(self._task.classes)
         super().__init__(self._task.model, training, training, classes, local)
-        self._sum = MaskedSum(party, "rows", rows_parcel(self._task))
+        self._sum = rows_sum(party)
 
     @property
     def sum(self) -> MaskedSum:
@@ -62,8 +62,7 @@ class JointRows(HeadLearner):
         Raises:
             FederationError: someone has not contributed yet.
         """
-        totals = self._sum.total()
-        totals["rows"] = np.array([totals["images"].sum()])
+        totals = pooled(self._party)
         self.begin(totals)
         head, terms = self._task.head, self._party.terms
         labels = np.eye(len(self._task.classes))[self.training.labels] - 0.5
@@ -81,15 +80,38 @@ class JointRows(HeadLearner):
         return write_bundle(target, manifest, parts)
 
     def raw(self, head: Floats) -> tuple[Floats, Floats]:
-        """An opened head (columns, lanes) on raw features: weights (classes, features), biases (classes,)."""
-        totals = self._sum.total()
-        totals["rows"] = np.array([totals["images"].sum()])
-        whitening = agreed_whitening(self._task.model, totals)
-        if whitening is None:
-            raise InputError("a task without whitening")
-        scaling = scaling_of(self._task, int(totals["rows"][0]))
-        weights = head[: whitening.columns, : len(self._task.classes)] * scaling.weight_factor
-        return whitening.fold(weights)
+        """See :func:`raw`."""
+        return raw(self._party, head)
+
+
+def rows_sum(party: Party) -> MaskedSum:
+    """The sum of all hospitals' counts and moments.
+
+    Raises:
+        FederationError: terms without a task.
+    """
+    return MaskedSum(party, "rows", rows_parcel(task_of(party.terms)))
+
+
+def pooled(party: Party) -> dict[str, Floats]:
+    """Counts of each class, moments, and the number of rows, over all hospitals.
+
+    Raises:
+        FederationError: someone has not contributed yet.
+    """
+    totals = rows_sum(party).total()
+    return {**totals, "rows": np.array([totals["images"].sum()])}
+
+
+def raw(party: Party, head: Floats) -> tuple[Floats, Floats]:
+    """An opened head (columns, lanes) on raw features: weights (classes, features), biases (classes,)."""
+    task, totals = task_of(party.terms), pooled(party)
+    whitening = agreed_whitening(task.model, totals)
+    if whitening is None:
+        raise InputError("a task without whitening")
+    scaling = scaling_of(task, int(totals["rows"][0]))
+    weights = head[: whitening.columns, : len(task.classes)] * scaling.weight_factor
+    return whitening.fold(weights)
 
 
 def scaling_of(task: Task, rows: int) -> Scaling:

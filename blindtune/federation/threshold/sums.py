@@ -27,6 +27,11 @@ from blindtune.federation.threshold.party import Party, Waiting
 from blindtune.federation.threshold.transcript import SUM
 
 
+def stage_of(purpose: str) -> str:
+    """The stage of a sum's messages."""
+    return f"{SUM}-{purpose}"
+
+
 class MaskedSum:
     """One sum, at one hospital whose key generation is through.
 
@@ -38,7 +43,7 @@ class MaskedSum:
 
     def __init__(self, party: Party, purpose: str, parcel: Parcel) -> None:
         self._party, self._parcel = party, parcel
-        self._stage = f"{SUM}-{purpose}"
+        self._stage = stage_of(purpose)
         self._grid = Quantiser(1.0, len(party.terms.roster))
 
     def add(self, values: Mapping[str, ArrayLike]) -> None:

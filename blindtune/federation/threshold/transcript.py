@@ -69,8 +69,7 @@ class Transcript:
                 problem, where=stage, remedy="Nothing was decrypted. Compare fingerprints and begin anew."
             )
         if self._memory is not None:
-            name = f"heard.{stage}.{item}.{sender}"
-            self._memory.pin(name, statement.text, f"a message of {sender}")
+            self._memory.pin(heard_name(stage, item, sender), statement.text, f"a message of {sender}")
         self._heard[stage, item, sender] = statement
 
     def absent(self, stage: str) -> tuple[str, ...]:
@@ -148,9 +147,15 @@ class Transcript:
     def _known(self, stage: str, item: str, name: str) -> bool:
         if (stage, item, name) in self._heard:
             return True
-        if self._memory is None or not joint.element_of(item):
+        rotation = bool(joint.element_of(item))
+        remembered = self._memory.recall(heard_name(stage, item, name)) if self._memory else None
+        if self._memory is None or not (rotation or remembered):
             return self.read(stage, item, name) is not None
-        # A hospital needs no one's rotation keys, only to know which ones everybody means.
+        if rotation and remembered:
+            self._heard[stage, item, name] = Statement.model_validate_json(remembered)
+            return True
+        # A hospital needs no one's rotation keys, only to know which ones everybody means, once; and of what
+        # it has heard whole, when it was started before, only that it is still the same.
         message = self._mailbox.fetch(stage, item, name, overhead())
         if message is None:
             return False
@@ -180,6 +185,11 @@ class Transcript:
         if item == SUM:
             return MAX_SUM
         return MAX_SMALL + sum(16 * p + 16 for p in self.terms.periods) + overhead()
+
+
+def heard_name(stage: str, item: str, sender: str) -> str:
+    """Where a statement is remembered."""
+    return f"heard.{stage}.{item}.{sender}"
 
 
 def _plain(reason: bytes) -> str:

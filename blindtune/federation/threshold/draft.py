@@ -1,0 +1,93 @@
+"""From what is to be trained to a study's terms: parameters and packing planned, the error measured."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from blindtune.federation.identity import Roster
+from blindtune.federation.threshold.rehearsal import MARGIN, Rehearsal
+from blindtune.federation.threshold.standin import stand_in
+from blindtune.federation.threshold.terms import Task, Terms
+from blindtune.kernels.layout import Layout
+from blindtune.kernels.training import Progress
+from blindtune.plan import Plan, plan, smallest_parameters
+from blindtune.wire.manifest import layout_model, parameters_model, program_model
+
+SCALE_BITS, FIRST_BITS, SPECIAL_BITS = 55, 56, 60
+"""Smudging takes twenty bits of the scale and more; OpenFHE switches keys by the largest 60-bit prime."""
+
+
+@dataclass(frozen=True)
+class Draft:
+    """A study before its error was measured.
+
+    Attributes:
+        plan: for as many rows as every member may have.
+    """
+
+    roster: Roster
+    task: Task
+    plan: Plan
+
+    @classmethod
+    def planned(
+        cls, roster: Roster, task: Task, *, security: int = 128, memory_limit: int = 16 << 30
+    ) -> Draft:
+        """Choose the smallest ring that the 2024 table allows, and the cheapest packing in it.
+
+        Raises:
+            PlanError: nothing fits; says what would.
+            ParametersError: a security level that the table lacks.
+        """
+        members, rows = len(roster), task.model.rows
+        head = task.head
+        sizes = ((SCALE_BITS, FIRST_BITS, SPECIAL_BITS),)
+        made = plan(
+            members * rows,
+            task.model.directions + 1,
+            len(task.classes),
+            head,
+            member_rows=(rows,) * members,
+            parameters=smallest_parameters(head.program.levels, security, sizes),
+            memory_limit=memory_limit,
+        )
+        return cls(roster, task, made)
+
+    @property
+    def layout(self) -> Layout:
+        """The packing; each hospital fills as many row blocks as its rows need."""
+        return replace(self.plan.layout, row_blocks=1)
+
+    def rehearsed(self, on_progress: Callable[[Progress], None] = lambda _: None) -> float:
+        """The bound of a result's error: what a rehearsal finds, and a margin. It takes as long as training.
+
+        Raises:
+            MissingPackageError: OpenFHE cannot be loaded here.
+        """
+        members = len(self.roster)
+        train = stand_in(self.task, self.layout, members, self.task.model.rows, on_progress)
+        return MARGIN * Rehearsal(self.plan.parameters, self.layout, members).length(train)
+
+    def terms(self, length: float, results: int = 1) -> Terms:
+        """The terms, under a new identifier.
+
+        Args:
+            length: of a result's error, from :meth:`rehearsed`.
+            results: that may be opened in the study's whole life.
+
+        Raises:
+            FederationError: a length that is too small to be true.
+        """
+        made = Terms(
+            study=secrets.token_hex(16),
+            members={name: key.hex() for name, key in self.roster.keys.items()},
+            parameters=parameters_model(self.plan.parameters),
+            layout=layout_model(self.layout),
+            program=program_model(self.task.head.program),
+            task=self.task,
+            length=length,
+            results=results,
+        )
+        return Terms.parse(made.model_dump_json().encode())

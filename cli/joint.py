@@ -1,0 +1,199 @@
+"""A hospital in a study under a joint key, once terms are approved: rows, opening, where it stands."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from blindtune.cli import render
+from blindtune.cli.exchange import watch_training
+from blindtune.cli.options import Json, PlainHttp, TokenFile
+from blindtune.cli.place import SERVER, given_or_kept, remote
+
+if TYPE_CHECKING:
+    from blindtune.client.mailbox import RemoteMailbox
+    from blindtune.client.remote import Remote, Status
+    from blindtune.federation.threshold.party import Party, Waiting
+    from blindtune.federation.threshold.station import Station
+    from blindtune.federation.threshold.terms import Terms
+
+PAUSE = 2.0
+"""Seconds between two looks at what the others did."""
+
+Directory = Annotated[Path, typer.Argument(help="The study's directory, from blindtune study join.")]
+Wait = Annotated[bool, typer.Option(help="Wait for the other hospitals; else say what is missing.")]
+Passphrase = Annotated[bool, typer.Option(help="Ask for the passphrase of this hospital's key.")]
+
+
+@dataclass
+class Session:
+    """A hospital's directory, and the server."""
+
+    station: Station
+    there: Remote
+    passphrase: bool
+
+    @cached_property
+    def mailbox(self) -> RemoteMailbox:
+        """The study's messages."""
+        return self.there.mailbox(self.station.offered.study)
+
+    @cached_property
+    def offered(self) -> Terms:
+        """The terms as the server has them now, or as they came by file."""
+        from blindtune.federation.threshold import offer
+
+        found = offer.fetch(self.mailbox, self.station.offered.study)
+        return found.terms if found else self.station.offered
+
+    def party(self, *, approved: bool = True) -> Party:
+        """This hospital; unless approved, for saying no alone."""
+        secret = render.passphrase(ask=self.passphrase)
+        return self.station.party(self.offered, self.mailbox, secret, approved=approved)
+
+
+@contextmanager
+def session(
+    directory: Path, token_file: Path | None, plain_http: bool, passphrase: bool = False
+) -> Iterator[Session]:
+    """The only session of a hospital in its study."""
+    from blindtune.federation.threshold.station import Station
+
+    station = Station(directory)
+    place = given_or_kept(station.private / SERVER, None, None, None)
+    with station.alone(), remote(place, token_file, plain_http) as there:
+        yield Session(station, there, passphrase)
+
+
+def until(step: Callable[[], Waiting], wait: bool, quiet: bool) -> Waiting:
+    """Do what can be done until nobody is missing; without ``wait`` once."""
+    told = None
+    while (waiting := step()).absent and wait:
+        if waiting != told and not quiet:
+            render.console().print(f"waiting for {', '.join(waiting.absent)} ({waiting.stage})", markup=False)
+        told = waiting
+        time.sleep(PAUSE)
+    return waiting
+
+
+def contribute(
+    directory: Directory,
+    embeddings: Annotated[Path, typer.Argument(help="Features and labels (.npz); the training rows count.")],
+    wait: Wait = True,
+    token_file: TokenFile = None,
+    plain_http: PlainHttp = False,
+    passphrase: Passphrase = False,
+    json_: Json = False,
+) -> None:
+    """Add this hospital's moments to the sum, then encrypt its training rows and upload them.
+
+    The first hospital by name also adds up the joint evaluation keys; whoever comes last starts the training.
+    """
+    from blindtune.federation.threshold.station import contribution, write_bundles
+    from blindtune.imaging.arrays import load_embeddings
+
+    data = load_embeddings(embeddings)
+    with session(directory, token_file, plain_http, passphrase) as here:
+        party = here.party()
+        waiting = until(party.advance, wait, json_)
+        if not waiting.absent:
+            rows = contribution(party, data)
+            rows.contribute()
+            waiting = until(rows.sum.advance, wait, json_)
+        told: dict[str, Any] = {"study": party.terms.study}
+        if waiting.absent:
+            told |= {"state": "waiting", "stage": waiting.stage, "missing": list(waiting.absent)}
+        else:
+            bundles = write_bundles(here.station, party, rows)
+            total = sum(p.stat().st_size for b in bundles for p in (b / "parts").glob("*"))
+            with render.progress(json_) as shown:
+                task = shown.add_task("uploading", total=total)
+                here.there.submit(bundles, lambda n: shown.advance(task, n))
+            state = _started(here.there, party.terms.study)
+            told |= {"state": state.state, "uploaded": state.uploaded, "keys": state.keys, "bytes": total}
+            told["missing"] = [name for name in state.members if name not in state.uploaded]
+            told["next"] = f"blindtune study open {directory}"
+    render.tell("Contributed", told, json_)
+
+
+def open_(
+    directory: Directory,
+    wait: Wait = True,
+    token_file: TokenFile = None,
+    plain_http: PlainHttp = False,
+    passphrase: Passphrase = False,
+    json_: Json = False,
+) -> None:
+    """Consent to opening the head, answer once the others consented, and write it to DIRECTORY/head.
+
+    It opens for all hospitals when each has run this, and stays closed for the server.
+    """
+    from blindtune.errors import RemoteError
+    from blindtune.federation.threshold.decryption import Opening
+    from blindtune.federation.threshold.station import joint_head
+    from blindtune.wire.bundle import Bundle
+
+    with session(directory, token_file, plain_http, passphrase) as here:
+        party, station = here.party(), here.station
+        party.transcript.check_running()
+        study = party.terms.study
+        if not station.encrypted_head.exists():
+            if wait:
+                watch_training(here.there, study, json_)
+            elif (state := here.there.status(study).state) != "done":
+                raise RemoteError(f"the study is {state}", remedy="Wait until it is trained.")
+            station.encrypted_head.parent.mkdir(exist_ok=True, mode=0o700)
+            here.there.fetch(study, station.encrypted_head, key=party.terms.digest.hex()[:32])
+        opening = Opening(party, list(Bundle(station.encrypted_head).items("weights")))
+        opening.consent()
+        waiting = until(opening.advance, wait, json_)
+        told: dict[str, Any] = {"study": study}
+        if waiting.absent:
+            told |= {"state": "waiting", "stage": waiting.stage, "missing": list(waiting.absent)}
+        else:
+            joint_head(party, opening.head()).save(station.head)
+            told |= {"state": "open", "head": str(station.head)}
+    render.tell("Opened", told, json_)
+
+
+def status(
+    directory: Directory,
+    token_file: TokenFile = None,
+    plain_http: PlainHttp = False,
+    json_: Json = False,
+) -> None:
+    """Where the study stands: in each phase, who is missing."""
+    from blindtune.federation.threshold.standing import standing
+
+    with session(directory, token_file, plain_http) as here:
+        found = standing(here.station, here.mailbox, here.there)
+        told: dict[str, Any] = {"study": here.station.offered.study, "state": found.state}
+    if json_:
+        phases = [{"phase": phase, "missing": list(absent)} for phase, absent in found.phases]
+        render.print_json({**told, "phases": phases})
+        return
+    render.tell("Study", told, False)
+    render.rows("Phases", [(phase, ", ".join(absent) or "all there") for phase, absent in found.phases])
+
+
+def _started(there: Remote, study: str) -> Status:
+    """The study's state; started if this hospital's upload was the last that it waited for."""
+    from blindtune.client.transport import StatusError
+
+    state = there.status(study)
+    if state.state != "ready":
+        return state
+    try:
+        return there.start(study)
+    except StatusError as error:
+        # Two came last at once, and the other one was quicker.
+        if error.status != 409:
+            raise
+        return there.status(study)

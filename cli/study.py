@@ -1,0 +1,270 @@
+"""Studies under a joint key: made, joined, approved or refused. The rest is in :mod:`blindtune.cli.joint`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from blindtune.cli import joint, render
+from blindtune.cli.joint import Directory, Passphrase, Wait, session, until
+from blindtune.cli.options import Ca, ClientCert, Degree, Json, Memory, PlainHttp, Security, TokenFile, number
+from blindtune.cli.place import SERVER, given_or_kept, keep, remote
+
+if TYPE_CHECKING:
+    from blindtune.federation.threshold.terms import Task, Terms
+
+app = typer.Typer(
+    help="Train with other hospitals under a key that no one holds; the head opens when all agree.",
+    no_args_is_help=True,
+)
+Home = Annotated[Path, typer.Option(help="This hospital's keys, from blindtune federate init.")]
+ServerUrl = Annotated[str | None, typer.Option("--server", help="The server's URL; else BLINDTUNE_SERVER.")]
+
+REVEALED = (
+    ("approve", "shares of public keys", "the same; nothing of data"),
+    ("contribute: sums", "sealed bytes, their length", "counts of each class, pooled mean and covariance"),
+    ("contribute: rows", "ciphertexts, how many blocks", "nothing"),
+    ("training", "ciphertexts, the program", "nothing"),
+    ("open", "who consents; sealed bytes", "the head, and nothing else"),
+)
+"""Phase, what the server sees, what the other hospitals see."""
+
+
+@app.command()
+def create(
+    terms: Annotated[Path, typer.Argument(help="File for the terms.")],
+    roster: Annotated[Path, typer.Option(help="The members, from blindtune federate roster.")],
+    features: Annotated[int, typer.Option(help="Features of a row.", min=1, max=1 << 14)],
+    class_: Annotated[list[str], typer.Option("--class", help="A class's name, in order; repeat.")],
+    rate: Annotated[
+        list[float] | None, typer.Option(help="Learning rate of a step; repeat for each step.", min=0.001)
+    ] = None,
+    directions: Annotated[
+        int | None, typer.Option(help="Whitened directions; 63, or as many as there are features.", min=1)
+    ] = None,
+    rows: Annotated[int, typer.Option(help="Most training rows of a hospital.", min=1, max=1 << 17)] = 2048,
+    degree: Degree = 7,
+    interval: Annotated[
+        float, typer.Option(help="Largest |logit| that the polynomial is for.", min=1)
+    ] = 12.0,
+    epsilon: Annotated[float, typer.Option(help="Shrinkage of the whitening.", min=0, callback=number)] = 0.1,
+    results: Annotated[int, typer.Option(help="Heads opened in the study's whole life.", min=1)] = 1,
+    security: Security = 128,
+    memory: Memory = 16.0,
+    home: Annotated[
+        Path | None, typer.Option(help="This hospital's keys, to offer the terms with --server.")
+    ] = None,
+    server: ServerUrl = None,
+    token_file: TokenFile = None,
+    ca: Ca = None,
+    client_cert: ClientCert = None,
+    plain_http: PlainHttp = False,
+    passphrase: Passphrase = False,
+    json_: Json = False,
+) -> None:
+    """Plan a study, measure its error, write its terms and, with --server, offer them to the members.
+
+    The error is measured by a rehearsal under keys that are thrown away; it takes as long as the training.
+    """
+    from blindtune.errors import InputError
+    from blindtune.federation.identity import Identity
+    from blindtune.federation.members import CARD, IDENTITY, Card, Members, read
+    from blindtune.federation.threshold import offer
+    from blindtune.federation.threshold.draft import Draft
+    from blindtune.files import whole_file, writing
+
+    if server and not home:
+        raise InputError("nobody signs the offer", where="--server", remedy="Give --home as well.")
+    if terms.exists():
+        raise InputError("it exists already", where=terms.name, remedy="Choose another file.")
+    members = read(Members, roster).roster
+    identity = name = None
+    if home:
+        name = read(Card, home / CARD).name
+        identity = Identity.read(home / IDENTITY, render.passphrase(ask=passphrase))
+    task = _task(
+        features=features,
+        directions=min(features, 63) if directions is None else directions,
+        rows=rows,
+        degree=degree,
+        interval=interval,
+        epsilon=epsilon,
+        classes=class_,
+        rates=rate or [4.0, 4.0, 4.0],
+    )
+    draft = Draft.planned(members, task, security=security, memory_limit=int(memory * 2**30))
+    with render.progress(json_) as shown:
+        bar = shown.add_task("rehearsal: keys", total=None)
+        length = draft.rehearsed(
+            lambda p: shown.update(
+                bar, description=f"rehearsal: step {p.step}", total=p.total, completed=p.done
+            )
+        )
+    made = draft.terms(length, results)
+    with writing("the terms", terms.name), whole_file(terms) as partial:
+        partial.write_text(made.model_dump_json(indent=1) + "\n")
+    if server and identity and name:
+        with remote(given_or_kept(None, server, ca, client_cert), token_file, plain_http) as there:
+            offer.post(there.mailbox(made.study), made, name, identity)
+    _tell(made, json_, file=str(terms), offered=bool(server))
+
+
+@app.command()
+def join(
+    directory: Annotated[Path, typer.Argument(help="Directory for this study; made if missing.")],
+    home: Home,
+    terms: Annotated[Path | None, typer.Option(help="The terms' file, from whoever made the study.")] = None,
+    study: Annotated[str | None, typer.Option(help="Or its identifier, to fetch its terms.")] = None,
+    server: ServerUrl = None,
+    token_file: TokenFile = None,
+    ca: Ca = None,
+    client_cert: ClientCert = None,
+    plain_http: PlainHttp = False,
+    json_: Json = False,
+) -> None:
+    """Look at what is offered: who, what, under which keys, and who will see what. Nothing is said yet."""
+    from blindtune.errors import InputError
+    from blindtune.federation.threshold import offer
+    from blindtune.federation.threshold.station import Station
+    from blindtune.federation.threshold.terms import MAX_BYTES, Terms
+
+    if (terms is None) == (study is None):
+        raise InputError("which study", where="join", remedy="Give --terms FILE or --study ID.")
+    place = given_or_kept(None, server, ca, client_cert)
+    sender = None
+    if terms is not None:
+        try:
+            with terms.open("rb") as file:
+                offered = Terms.parse(file.read(MAX_BYTES + 1))
+        except OSError as error:
+            raise InputError(f"cannot be read ({error.strerror})", where=terms.name) from None
+    else:
+        assert study is not None
+        with remote(place, token_file, plain_http) as there:
+            found = offer.fetch(there.mailbox(study), study)
+        if found is None:
+            raise InputError(
+                "nothing is offered there", where="--study", remedy="Ask whoever made the study."
+            )
+        offered, sender = found.terms, found.sender
+    render.make_directory(directory)
+    station = Station.join(directory, offered, home)
+    keep(station.private / SERVER, place)
+    _tell(
+        offered,
+        json_,
+        this_hospital=station.name,
+        offered_by=sender,
+        next=f"blindtune study approve {directory}",
+    )
+
+
+@app.command()
+def approve(
+    directory: Directory,
+    roster: Annotated[
+        Path | None, typer.Option(help="This hospital's own roster: other members are refused.")
+    ] = None,
+    wait: Wait = True,
+    token_file: TokenFile = None,
+    plain_http: PlainHttp = False,
+    passphrase: Passphrase = False,
+    json_: Json = False,
+) -> None:
+    """Approve exactly these terms, and make the joint keys with the others. Run it again to go on."""
+    from blindtune.errors import FederationError
+    from blindtune.federation.members import Members, read
+
+    with session(directory, token_file, plain_http, passphrase) as here:
+        offered = here.offered
+        if roster is not None and read(Members, roster).roster.keys != offered.roster.keys:
+            raise FederationError(
+                "the members are not those of this hospital's roster",
+                where="terms",
+                remedy="Compare rosters by telephone.",
+            )
+        here.station.approve(offered)
+        party = here.party()
+        waiting = until(party.advance, wait, json_)
+        told: dict[str, Any] = {"study": offered.study, "terms": offered.fingerprint}
+        if waiting.absent:
+            told |= {"state": "waiting", "stage": waiting.stage, "missing": list(waiting.absent)}
+        else:
+            told |= {"state": "keys made", "fingerprint": party.transcript.fingerprint}
+            told["next"] = f"compare the fingerprint; blindtune study contribute {directory} EMBEDDINGS"
+    render.tell("Approved", told, json_)
+
+
+@app.command()
+def refuse(
+    directory: Directory,
+    reason: Annotated[str, typer.Option(help="Why, for the others; at most 200 characters.")],
+    token_file: TokenFile = None,
+    plain_http: PlainHttp = False,
+    passphrase: Passphrase = False,
+    json_: Json = False,
+) -> None:
+    """End the study, before or after it was trained: nothing is opened any more, and the others see why."""
+    with session(directory, token_file, plain_http, passphrase) as here:
+        here.party(approved=False).end(reason[:200])
+        told = {"study": here.station.offered.study, "state": "refused", "reason": reason[:200]}
+    render.tell("Refused", told, json_)
+
+
+app.command()(joint.contribute)
+app.command("open")(joint.open_)
+app.command()(joint.status)
+
+
+def _task(*, classes: list[str], rates: list[float], **model: Any) -> Task:
+    from pydantic import ValidationError
+
+    from blindtune.errors import InputError
+    from blindtune.federation.agreement import HeadModel
+    from blindtune.federation.threshold.terms import Task
+
+    try:
+        head = HeadModel(loss="one-vs-rest", blind=True, **model)
+        return Task(model=head, classes=classes, rates=rates)
+    except ValidationError as error:
+        first = error.errors(include_input=False, include_url=False)[0]
+        raise InputError(
+            f"not a study: {'.'.join(map(str, first['loc']))} {first['msg']}", remedy="See --help."
+        ) from None
+
+
+def _tell(terms: Terms, json_: bool, **more: Any) -> None:
+    """Terms for people who are to approve them."""
+    p, program, task = terms.checked_parameters, terms.program, terms.task
+    told: dict[str, Any] = {
+        "study": terms.study,
+        "fingerprint": terms.fingerprint,
+        "version": terms.code,
+        "members": list(terms.roster.names),
+        "classes": task.classes if task else [],
+        "features": task.model.features if task else None,
+        "directions": task.model.directions if task else None,
+        "steps": program.steps,
+        "degree": program.degree,
+        "rates": task.rates if task else [],
+        "ring_degree": p.ring_degree,
+        "modulus_bits": round(p.modulus_bits, 1),
+        "security": p.security_name,
+        "results": terms.results,
+        "noise_of_a_weight": f"{terms.error:.2g}",
+        **more,
+    }
+    if json_:
+        revealed = [dict(zip(("phase", "server", "hospitals"), row, strict=True)) for row in REVEALED]
+        keys = {name: terms.members[name] for name in terms.roster.names}
+        render.print_json({**told, "keys": keys, "revealed": revealed})
+        return
+    told["members"], told["classes"] = ", ".join(told["members"]), ", ".join(told["classes"])
+    told["rates"] = ", ".join(f"{rate:g}" for rate in told["rates"])
+    render.tell("Study", told, False)
+    render.rows(
+        "What each phase shows",
+        [(phase, f"server: {server}; hospitals: {hospitals}") for phase, server, hospitals in REVEALED],
+    )
