@@ -153,8 +153,8 @@ ATTACK = (
     "what the map alone finds was looked at on these scans too, before the runs below. Sums "
     "are of two images a site; epsilon is of 30 steps with sampling 0.2 at delta 1e-4. Searches are "
     "short, for two slow cores: what they do not find, more work may. Sites take one step a sync; "
-    "updates of several local steps were not attacked. Batch statistics stay at the site, and the "
-    "attacker does not have them. *Labels recovered* are counts by class within "
+    "updates of several local steps were not attacked. Sites keep batch statistics; the row that has them "
+    "shows what averaging them would tell. *Labels recovered* are counts by class within "
     "what was seen: secure sums do not hide those.\n"
 )
 

@@ -81,7 +81,8 @@ def inversion(
     budgets = [8.0, 3.0, 1.0] if epsilon is None else epsilon
     noises = [(e, noise_for(e, delta, sampling=sampling, count=steps)) for e in budgets]
     sums = [3, 10] if sites is None else sites
-    protections = sights(batch, sums, noises)[: 1 if control_only else None]
+    own = kind == "local" and mode == "training"
+    protections = sights(batch, sums, noises, statistics=own)[: 1 if control_only else None]
     state = None
     if out is not None:
         state = out / "state"

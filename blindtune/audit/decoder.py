@@ -43,8 +43,13 @@ class Linear:
         held = np.arange(len(rows)) % HELD == 0
 
         def fitted(chosen: NDArray[np.bool_], ridge: float) -> NDArray[np.float64]:
-            gram = x[chosen].T @ x[chosen] + ridge * chosen.sum() * np.eye(x.shape[1])
-            return np.asarray(np.linalg.solve(gram, x[chosen].T @ y[chosen]))
+            rows, penalty = x[chosen], ridge * chosen.sum()
+            if len(rows) < rows.shape[1]:
+                return np.asarray(
+                    rows.T @ np.linalg.solve(rows @ rows.T + penalty * np.eye(len(rows)), y[chosen])
+                )
+            gram = rows.T @ rows + penalty * np.eye(rows.shape[1])
+            return np.asarray(np.linalg.solve(gram, rows.T @ y[chosen]))
 
         errors = [float(((x[held] @ fitted(~held, r) - y[held]) ** 2).sum()) for r in RIDGES]
         self._map = fitted(np.ones(len(x), bool), RIDGES[int(np.argmin(errors))]) @ axes

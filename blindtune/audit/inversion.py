@@ -70,18 +70,36 @@ class Prior:
         kept = min(components, len(public) - 1)
         basis = axes[:kept] * values[:kept, None] / np.sqrt(len(public))
         self.basis = torch.from_numpy(basis).float()
-        with torch.no_grad():
-            # One at a time: a batch's own statistics are those of one image.
-            features = torch.cat([network.features(torch.from_numpy(one)[None, None]) for one in public])
-        self._decoder = Linear(features.numpy(), public)
+        self._public, self._network = public, network
+        self._decoders: dict[bool, Linear] = {}
 
-    def first(self, seen: Gradient) -> torch.Tensor:
-        """Coefficients (components,) of the image that the classifier's gradient decodes to."""
+    def first(self, seen: Gradient, statistics: NDArray[np.float32] | None = None) -> torch.Tensor:
+        """Coefficients (components,) of the image that the classifier's gradient decodes to.
+
+        Args:
+            statistics: of the batch, if they are seen.
+        """
         import torch
 
-        decoded = torch.from_numpy(self._decoder(classified(seen)[None])[0] - self.mean).flatten()
+        told = [classified(seen)] if statistics is None else [classified(seen), statistics]
+        decoder = self._decoder(statistics is not None)
+        decoded = torch.from_numpy(decoder(np.concatenate(told)[None])[0] - self.mean).flatten()
         found = self.basis @ decoded / self.basis.square().sum(dim=1).clamp_min(1e-12)
         return found.clamp(-FARTHEST, FARTHEST)
+
+    def _decoder(self, statistics: bool) -> Linear:
+        """A map from what is seen of one image to the image, of public ones; made once."""
+        import torch
+
+        if statistics not in self._decoders:
+            rows = []
+            # One at a time: a batch's own statistics are those of one image.
+            for image in torch.from_numpy(self._public)[:, None, None]:
+                with torch.no_grad():
+                    seen = self._network.features(image)[0]
+                rows.append(torch.cat([seen, self._network.statistics(image)]) if statistics else seen)
+            self._decoders[statistics] = Linear(torch.stack(rows).numpy(), self._public)
+        return self._decoders[statistics]
 
     def images(self, coefficients: torch.Tensor) -> torch.Tensor:
         """Images of whitened coefficients (n, components): shape (n, 1, side, side)."""
@@ -152,13 +170,13 @@ def invert(
     prior: Prior,
     strength: Strength,
     seed: int = 0,
-    progress: Callable[[], None] | None = None,
+    statistics: NDArray[np.float32] | None = None,
 ) -> tuple[NDArray[np.float32], NDArray[np.int64], float]:
     """Images whose gradient is like the one that was seen.
 
     Args:
         images, sites: in what was seen.
-        progress: called after each iteration.
+        statistics: of the batch, if they are seen beside its gradient.
 
     Returns:
         images, shape (images, side, side); the labels that they were searched with; and the distance that was
@@ -181,11 +199,11 @@ def invert(
         return exact, labels.numpy(), reached
     best: tuple[float, torch.Tensor] | None = None
     for restart in range(strength.restarts):
-        start = prior.first(seen).repeat(images, 1)
+        start = prior.first(seen, statistics).repeat(images, 1)
         if images > 1 or restart:
             draw = torch.Generator().manual_seed(seed + restart)
             start += 0.1 * torch.randn(start.shape, generator=draw)
-        pixels = _search(distance, start, prior, strength, progress)
+        pixels = _search(distance, start, prior, strength)
         reached = float(distance(pixels).detach())
         if best is None or reached < best[0]:
             best = reached, pixels
@@ -227,25 +245,24 @@ def _search(
     start: torch.Tensor,
     prior: Prior,
     strength: Strength,
-    progress: Callable[[], None] | None,
 ) -> torch.Tensor:
     """Adam within the prior, then signed Adam on pixels with total variation."""
     import torch
 
     first = strength.iterations // 2
     coefficients = start.requires_grad_(True)
-    for _ in _steps(coefficients, strength.coarse, first, progress):
+    for _ in _steps(coefficients, strength.coarse, first):
         cost = distance(prior.images(coefficients)) + 1e-3 * coefficients.square().mean()
         (coefficients.grad,) = torch.autograd.grad(cost, coefficients)
     pixels = prior.images(coefficients.detach()).clamp(0, 1).requires_grad_(True)
-    for _ in _steps(pixels, strength.rate, strength.iterations - first, progress):
+    for _ in _steps(pixels, strength.rate, strength.iterations - first):
         cost = distance(pixels) + strength.variation * variation(pixels)
         (slope,) = torch.autograd.grad(cost, pixels)
         pixels.grad = slope.sign()
     return pixels.detach().clamp(0, 1)
 
 
-def _steps(values: torch.Tensor, rate: float, count: int, progress: Callable[[], None] | None) -> Any:
+def _steps(values: torch.Tensor, rate: float, count: int) -> Any:
     """Steps of Adam: the block sets the gradient. The rate falls threefold at 3/8, 5/8 and 7/8."""
     import torch
 
@@ -256,5 +273,3 @@ def _steps(values: torch.Tensor, rate: float, count: int, progress: Callable[[],
         yield step
         adam.step()
         falls.step()
-        if progress:
-            progress()

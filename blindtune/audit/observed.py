@@ -35,6 +35,8 @@ class Sight:
         sites: in the sum; 1 without secure aggregation.
         clip: length that each image's gradient is cut to; 0 for none.
         noise: standard deviation of the noise over the clip.
+        statistics: whether the batch's own statistics are seen beside the gradient, as they are where sites
+            average them; blindtune's sites keep them.
     """
 
     name: str
@@ -42,6 +44,7 @@ class Sight:
     sites: int = 1
     clip: float = 0.0
     noise: float = 0.0
+    statistics: bool = False
 
     @property
     def together(self) -> int:
@@ -161,6 +164,26 @@ class Network:
         inner = self.module.forward_features((pixels - self.mean) / self.std)
         found: torch.Tensor = self.module.forward_head(inner, pre_logits=True)
         return found
+
+    def statistics(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Means and logarithms of variances that batch normalisations find in these images, shape (d,)."""
+        import torch
+
+        found: list[torch.Tensor] = []
+
+        def keep(_part: Any, given: tuple[torch.Tensor, ...]) -> None:
+            variance, mean = torch.var_mean(given[0], dim=(0, 2, 3), correction=0)
+            found.extend((mean, variance.clamp_min(1e-9).log()))
+
+        parts = [p for p in self.module.modules() if isinstance(p, torch.nn.modules.batchnorm._BatchNorm)]
+        hooks = [p.register_forward_pre_hook(keep) for p in parts]
+        try:
+            with torch.no_grad():
+                self.outputs(pixels)
+        finally:
+            for hook in hooks:
+                hook.remove()
+        return torch.cat(found) if found else torch.zeros(0)
 
     def _gradient(
         self,

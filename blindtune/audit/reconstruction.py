@@ -57,7 +57,11 @@ class Setting:
 
 
 def sights(
-    batch: int, sites: Sequence[int], noises: Sequence[tuple[float, float]], clip: float = 1.0
+    batch: int,
+    sites: Sequence[int],
+    noises: Sequence[tuple[float, float]],
+    clip: float = 1.0,
+    statistics: bool = False,
 ) -> list[Sight]:
     """The protections of an audit, from none to noise.
 
@@ -65,8 +69,10 @@ def sights(
         batch: images in a site's step.
         sites: in a secure sum.
         noises: epsilon, and the noise over the clip that gives it.
+        statistics: whether there are a batch's own, which a site might give away too.
     """
-    found = [Sight(OPEN), Sight(f"none: a site's update of {batch} images", batch)]
+    told = [Sight("none: one image's gradient and its batch statistics", statistics=True)]
+    found = [Sight(OPEN), *told[: int(statistics)], Sight(f"none: a site's update of {batch} images", batch)]
     found += [Sight(f"secure sum of {n} sites, {batch} images each", batch, n) for n in sites]
     if noises:
         found.append(Sight("clipping, noise left out: one image", clip=clip))
@@ -183,9 +189,11 @@ def _one(
     import torch
     from scipy.optimize import linear_sum_assignment
 
-    seen = network.sight(torch.from_numpy(truth)[:, None], torch.from_numpy(labels), sight)
+    pixels = torch.from_numpy(truth)[:, None]
+    seen = network.sight(pixels, torch.from_numpy(labels), sight)
+    statistics = network.statistics(pixels).numpy() if sight.statistics else None
     images, told, distance = invert(
-        network, seen, len(truth), sight.sites, prior, setting.strength, setting.seed
+        network, seen, len(truth), sight.sites, prior, setting.strength, setting.seed, statistics
     )
     # A batch has no order: each true image gets the rebuilt one that makes the whole fit best.
     costs = np.stack([mse(images, np.broadcast_to(t, images.shape)) for t in truth])
