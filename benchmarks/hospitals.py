@@ -3,9 +3,9 @@
     python -m benchmarks.hospitals EMBEDDINGS.npz --work DIRECTORY [--server-python PYTHON] [--hospitals 2 3]
 
 In an environment with OpenFHE; the server, a process of its own, may run in another one, with SEAL. All
-hospitals are in one process, one after the other, each with its own objects and its own directory: their
-shares do not meet in any object. The training rows are dealt out to as many hospitals as there are. Written
-to ``docs/benchmarks/hospitals.md`` and ``benchmarks/results/hospitals.json``.
+hospitals of a study are in one process, one after the other, each with its own objects and its own
+directory: their shares do not meet in any object. The training rows are dealt out to as many hospitals as
+there are. Written to ``docs/benchmarks/hospitals.md`` and ``benchmarks/results/hospitals.json``.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ from benchmarks.page import table
 from blindtune.federation.threshold.mailbox import DirectoryMailbox
 from blindtune.federation.threshold.terms import Terms
 from blindtune.he.openfhe.refresh import Stale, combine
-from blindtune.imaging.arrays import Embeddings, load_embeddings
+from blindtune.imaging.arrays import load_embeddings
 
 PAGE = ROOT / "docs" / "benchmarks" / "hospitals.md"
 STAGES = ("join", "first", "second", "confirm", "sum", "consent", "share")
@@ -76,20 +77,24 @@ def main() -> None:
     parser.add_argument("--server-python", default=sys.executable)
     parser.add_argument("--hospitals", type=int, nargs="*", default=[2, 3, 5, 10])
     given = parser.parse_args()
-    data, rehearsed = load_embeddings(given.data), kept("jointkeys")
+    rehearsed = kept("jointkeys")
     results: dict[str, Any] = {"machine": here(), "studies": []}
     for count in given.hospitals:
         # The error of a result grows with the members' errors and with their shares.
         length = rehearsed["length"] * max(1.0, count / len(rehearsed["rows"]))
         given.work.mkdir(parents=True)
-        results["studies"].append(study(given.work, data, count, length, given.server_python))
+        # In a new process each: OpenFHE's context is made anew, as at a hospital.
+        with get_context("spawn").Pool(1) as pool:
+            task = (given.work, given.data, count, length, given.server_python)
+            results["studies"].append(pool.apply(study, task))
         shutil.rmtree(given.work)
         keep("hospitals", results)
         PAGE.write_text(render(results))
 
 
-def study(work: Path, data: Embeddings, count: int, length: float, server_python: str) -> dict[str, Any]:
+def study(work: Path, embeddings: Path, count: int, length: float, server_python: str) -> dict[str, Any]:
     """One study, from keys to the opened head."""
+    data = load_embeddings(embeddings)
     names = [f"hospital-{n:02}" for n in range(1, count + 1)]
     shards = split(data, "train", {name: [1 / count] * len(data.classes) for name in names})
     task = task_of(data)
@@ -175,12 +180,12 @@ def render(results: dict[str, Any]) -> str:
         "the server: one refresh": lambda s: f"{s['refresh']['processor']:.2f}",
     }
     moved = [
-        row(f"{stage}: {field}", lambda s, f=field, x=stage: _mega(s[f][x]))
+        row(f"{stage}: {field}", lambda s, f=field, x=stage: shown(s[f][x]))
         for stage in STAGES
         for field in ("sent", "received")
     ]
-    moved.insert(-4, row("encrypted rows: sent", lambda s: _mega(s["upload"])))
-    moved.insert(-4, row("a refresh: sent", lambda s: _mega(s["refresh"]["bytes"])))
+    moved.insert(-4, row("encrypted rows: sent", lambda s: shown(s["upload"])))
+    moved.insert(-4, row("a refresh: sent", lambda s: shown(s["refresh"]["bytes"])))
     first, server = studies[0], studies[0]["server"]
     disk = ", ".join(f"{s['disk_bytes'] / 1e9:.1f}" for s in studies)
     memory = ", ".join(f"{s['server']['memory_gib']:.1f}" for s in studies)
@@ -204,7 +209,7 @@ The most of any hospital: the first one in the process makes OpenFHE's context f
 
 {table(heads, [row(name, cell) for name, cell in busy.items()])}
 
-## Megabytes of a hospital, by round
+## What a hospital sends and receives, by round
 
 Received is what it reads of the others' messages, each once: of rotation keys only who said which. `first`
 and `second` are the shares of the keys, `sum` the moments. A refresh is not part of these studies' three
@@ -217,8 +222,12 @@ All directories together took {disk} GB: a hospital keeps what it said. The serv
 """
 
 
-def _mega(size: float) -> str:
-    return f"{size / 1e6:,.0f}" if size >= 1e8 else f"{size / 1e6:.3g}"
+def shown(size: float) -> str:
+    """Bytes in three digits."""
+    for unit, of in (("MB", 1e6), ("kB", 1e3)):
+        if size >= of:
+            return f"{size / of:,.0f} {unit}" if size >= 100 * of else f"{size / of:.3g} {unit}"
+    return f"{size:.0f} B"
 
 
 def _kind(stage: str) -> str:

@@ -67,12 +67,7 @@ class HospitalRole:
     """
 
     def __init__(
-        self,
-        work: Path,
-        name: str,
-        mailbox: Callable[[Path], Mailbox] = DirectoryMailbox,
-        *,
-        insecure: bool = False,
+        self, work: Path, name: str, mailbox: Mailbox | None = None, *, insecure: bool = False
     ) -> None:
         self._place, self._server, self.told = work / name, work / "server", Told()
         self._insecure = insecure
@@ -82,7 +77,7 @@ class HospitalRole:
             Terms.parse((self._place / "terms.json").read_bytes()),
             name,
             Identity.read(self._place / "identity.pem"),
-            mailbox(self._server / "mailbox"),
+            mailbox or DirectoryMailbox(self._server / "mailbox"),
             self._place / "private",
             insecure=insecure,
         )
