@@ -55,18 +55,16 @@ def shares_of(work: Path, terms: Terms) -> dict[str, SecretShare]:
 
 
 def pieces_of(share: SecretShare) -> list[bytes]:
-    """Pieces of every form that a share could lie in somewhere: evaluations as words and as blobs pack them,
+    """A piece of every form that a share could lie in somewhere: evaluations as words and as blobs pack them,
     and coefficients as residues and as small numbers."""
     primes, rows = np.array(share.parameters.primes[:-1], np.uint64), share.residues()
     packed = np.zeros(packed_words(primes, rows.shape[1]), np.uint64)
     if not pack(rows, primes, packed):
         raise ValueError("a share that is not below its primes")
     residues, small = coefficients(rows[0], int(primes[0]))
-    forms = [*(row.astype("<u8") for row in rows), packed, residues]
+    forms = [rows[0].astype("<u8"), packed, residues]
     forms += [small.astype(kind) for kind in ("<i1", "<i4", "<i8")]
-    return [
-        form[at : at + PIECE].tobytes() for form in forms for at in (0, len(form) // 2, len(form) - PIECE)
-    ]
+    return [form[len(form) // 2 :][:PIECE].tobytes() for form in forms]
 
 
 def coefficients(row: Any, q: int) -> tuple[Any, Any]:
