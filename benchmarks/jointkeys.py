@@ -34,10 +34,10 @@ from benchmarks.joint.task import (
     lay_out,
     parameters_of,
     split,
-    stand_in,
     task_of,
 )
 from blindtune.federation.threshold.rehearsal import MARGIN, Rehearsal
+from blindtune.federation.threshold.standin import stand_in
 from blindtune.imaging.arrays import load_embeddings
 
 
@@ -63,7 +63,8 @@ def run(given: argparse.Namespace) -> dict[str, Any]:
     length, rehearsed = given.length, None
     if length is None:
         start = time.perf_counter()
-        length = MARGIN * Rehearsal(parameters, LAYOUT, len(SHARES)).length(stand_in(task, LAYOUT))
+        train = stand_in(task, LAYOUT, len(SHARES), max(len(cases.labels) for cases in training.values()))
+        length = MARGIN * Rehearsal(parameters, LAYOUT, len(SHARES)).length(train)
         rehearsed = time.perf_counter() - start
     terms, identities = agree(SHARES, task, length)
     lay_out(given.work, terms, identities, training)

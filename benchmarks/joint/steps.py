@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.joint.task import stand_in
 from blindtune.federation.agreement import HeadModel
 from blindtune.federation.heads import Cases
 from blindtune.federation.identity import Identity
@@ -21,6 +20,7 @@ from blindtune.federation.threshold.party import Party
 from blindtune.federation.threshold.refresh import Refresh, read_stale
 from blindtune.federation.threshold.rehearsal import MARGIN, Rehearsal
 from blindtune.federation.threshold.rows import JointRows, write_keys
+from blindtune.federation.threshold.standin import stand_in
 from blindtune.federation.threshold.terms import Task, Terms
 from blindtune.federation.threshold.training import JointTraining
 from blindtune.federation.threshold.transcript import STAGES, Transcript
@@ -95,8 +95,9 @@ class Rounds:
         program = program_of(task)
         if length is None:
             start = time.perf_counter()
-            found = Rehearsal(parameters, layout, len(shards)).length(stand_in(task, layout, program))
-            length = MARGIN * found
+            most = max(len(cases.labels) for cases in shards.values())
+            train = stand_in(task, layout, len(shards), most, program=program)
+            length = MARGIN * Rehearsal(parameters, layout, len(shards)).length(train)
             self.seconds["rehearsal"] = time.perf_counter() - start
         self._identities = {name: Identity.generate() for name in shards}
         self.terms = Terms(

@@ -9,18 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from blindtune.client.encoding import encode
 from blindtune.federation.agreement import HeadModel
 from blindtune.federation.heads import Cases
 from blindtune.federation.identity import Identity
 from blindtune.federation.setup import numbered
-from blindtune.federation.threshold.rows import scaling_of
 from blindtune.federation.threshold.terms import Task, Terms
 from blindtune.imaging.arrays import Embeddings
-from blindtune.kernels.blocks import Blocks
 from blindtune.kernels.layout import Layout
-from blindtune.kernels.training import Program, Trainer
-from blindtune.models.heads import Encoded
 from blindtune.params import ParametersLiteral
 from blindtune.wire.manifest import layout_model, parameters_model, program_model
 
@@ -88,32 +83,3 @@ def lay_out(work: Path, terms: Terms, identities: dict[str, Identity], shards: d
     for name, cases in shards.items():
         identities[name].write(work / name / "identity.pem")
         np.savez(work / name / "rows.npz", features=cases.features, labels=cases.labels)
-
-
-def stand_in(task: Task, layout: Layout, program: Program | None = None) -> Any:
-    """Trains on random rows of the agreed shape: the error hardly depends on them.
-
-    Args:
-        program: instead of the task's own, with refreshes.
-    """
-    rng = np.random.default_rng(1)
-    rows = min(1100, layout.rows * layout.row_blocks)
-    x = np.hstack([rng.normal(size=(rows, task.model.directions)), np.ones((rows, 1))])
-    labels = np.eye(len(task.classes))[rng.integers(0, len(task.classes), rows)]
-    encoded = Encoded(
-        1.5 * (labels - 0.5), 1.5 * np.ones_like(labels) * task.head.coefficients[:, None, None]
-    )
-
-    def train(engine: Any, encrypt: Any) -> Any:
-        data: dict[Any, Any] = {}
-        residuals: dict[Any, Any] = {}
-        for name, vectors in encode(x, encoded, task.head, layout, scaling_of(task, rows)):
-            kind, *numbers = name.split("-")
-            place, fresh = tuple(map(int, numbers)), [encrypt(v) for v in vectors]
-            if kind == "residual":
-                residuals[place] = fresh
-            else:
-                data |= {(*place, n // layout.baby, n % layout.baby): c for n, c in enumerate(fresh)}
-        return Trainer(Blocks(engine, layout, data, residuals)).train(program or task.head.program)
-
-    return train

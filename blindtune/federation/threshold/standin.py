@@ -20,7 +20,7 @@ from blindtune.he.engine import Engine
 from blindtune.kernels.blocks import Blocks, DataPart, Part, ResidualPart
 from blindtune.kernels.layout import Layout
 from blindtune.kernels.products import Grid
-from blindtune.kernels.training import Progress, Trainer
+from blindtune.kernels.training import Program, Progress, Trainer
 from blindtune.models.heads import Encoded
 
 SHIFT = 1.5
@@ -33,12 +33,14 @@ def stand_in(
     members: int,
     rows: int,
     on_progress: Callable[[Progress], None] = lambda _: None,
+    program: Program | None = None,
 ) -> Train:
     """Trains the task on random rows.
 
     Args:
         rows: of each member.
         on_progress: called while it trains.
+        program: the task's own, with refreshes; without any, if left out.
     """
     own = replace(layout, row_blocks=-(-rows // layout.rows))
     whole = replace(layout, row_blocks=members * own.row_blocks)
@@ -59,7 +61,7 @@ def stand_in(
                     s, head, row = map(int, numbers)
                     part = ResidualPart(s, head, first + row)
                 blocks.put(part, [encrypt(v) for v in vectors])
-        return Trainer(blocks).train(task.head.program, on_progress)
+        return Trainer(blocks).train(program or task.head.program, on_progress)
 
     return train
 
