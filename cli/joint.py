@@ -180,7 +180,8 @@ def status(
         render.print_json({**told, "phases": phases})
         return
     render.tell("Study", told, False)
-    render.rows("Phases", [(phase, ", ".join(absent) or "all there") for phase, absent in found.phases])
+    if found.phases:
+        render.rows("Phases", [(phase, ", ".join(absent) or "all there") for phase, absent in found.phases])
 
 
 def _started(there: Remote, study: str) -> Status:

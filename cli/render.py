@@ -109,7 +109,11 @@ def tell(title: str, told: dict[str, Any], json_: bool) -> None:
     if json_:
         print_json(told)
     else:
-        rows(title, [(k.replace("_", " "), str(v)) for k, v in told.items() if v is not None])
+        rows(title, [(k.replace("_", " "), _said(v)) for k, v in told.items() if v is not None])
+
+
+def _said(value: Any) -> str:
+    return (", ".join(map(str, value)) or "none") if isinstance(value, list) else str(value)
 
 
 def make_directory(path: Path) -> None:

@@ -213,6 +213,20 @@ def refuse(
     render.tell("Refused", told, json_)
 
 
+@app.command()
+def delete(
+    directory: Directory,
+    token_file: TokenFile = None,
+    plain_http: PlainHttp = False,
+    json_: Json = False,
+) -> None:
+    """Remove the study from the server for all hospitals: messages, rows, keys, head. DIRECTORY stays."""
+    with session(directory, token_file, plain_http) as here:
+        study = here.station.offered.study
+        here.there.delete(study)
+    render.tell("Deleted", {"study": study, "state": "deleted"}, json_)
+
+
 app.command()(joint.contribute)
 app.command("open")(joint.open_)
 app.command()(joint.status)
@@ -253,7 +267,7 @@ def _tell(terms: Terms, json_: bool, **more: Any) -> None:
         "modulus_bits": round(p.modulus_bits, 1),
         "security": p.security_name,
         "results": terms.results,
-        "noise_of_a_weight": f"{terms.error:.2g}",
+        "noise_of_a_slot": f"{terms.error:.2g}",
         **more,
     }
     if json_:
@@ -261,8 +275,6 @@ def _tell(terms: Terms, json_: bool, **more: Any) -> None:
         keys = {name: terms.members[name] for name in terms.roster.names}
         render.print_json({**told, "keys": keys, "revealed": revealed})
         return
-    told["members"], told["classes"] = ", ".join(told["members"]), ", ".join(told["classes"])
-    told["rates"] = ", ".join(f"{rate:g}" for rate in told["rates"])
     render.tell("Study", told, False)
     render.rows(
         "What each phase shows",

@@ -35,6 +35,9 @@ def standing(station: Station, mailbox: Mailbox, there: Remote) -> Standing:
         FederationError: a message was altered, or someone approved other terms.
         RemoteError: the server cannot be reached, or refuses.
     """
+    if station.head.exists():
+        # The study may be deleted from the server by now.
+        return Standing("open", ())
     transcript, terms = station.transcript(mailbox), station.offered
     phases: list[tuple[str, tuple[str, ...]]] = []
     try:
