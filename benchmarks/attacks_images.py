@@ -158,6 +158,8 @@ ATTACK = (
     "what was seen: secure sums do not hide those.\n"
 )
 
+EARLIER = "Measured with the search as it was then: from a random start, with one distance over all layers.\n"
+
 
 def of(results: Sequence[Mapping[str, Any]], attack: str) -> list[Mapping[str, Any]]:
     """An attack's results."""
@@ -217,6 +219,7 @@ def inversion_page(found: Mapping[str, Any]) -> str:
             text += "\n\nSSIM against one image without protection, Welch's t-test, not corrected:\n\n"
             text += table(["", "p"], [[name, figure(f)] for name, f in tests])
         text += pictured(part, "True and rebuilt scans", part) + "\n\n" + where(found[part])
+        text += "" if "distance reached" in r[0]["figures"] else EARLIER
     return text
 
 
