@@ -19,7 +19,8 @@ from blindtune.federation.threshold.terms import Terms
 from tests.federation.threshold.conftest import NAMES, Group
 from tests.openfhe import needs_openfhe
 
-pytestmark = needs_openfhe
+# Where nothing is compiled yet, four processes compile at once.
+pytestmark = [needs_openfhe, pytest.mark.timeout(900)]
 CHUNK = 1 << 24
 """Bytes of memory that are looked at together."""
 
