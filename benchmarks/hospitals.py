@@ -5,7 +5,8 @@
 In an environment with OpenFHE; the server, a process of its own, may run in another one, with SEAL. All
 hospitals of a study are in one process, one after the other, each with its own objects and its own
 directory: their shares do not meet in any object. The training rows are dealt out to as many hospitals as
-there are. Written to ``docs/benchmarks/hospitals.md`` and ``benchmarks/results/hospitals.json``.
+there are. Written to ``docs/benchmarks/hospitals.md`` and ``benchmarks/results/hospitals.json``, which keep
+what was measured before for other numbers of hospitals.
 """
 
 from __future__ import annotations
@@ -78,7 +79,7 @@ def main() -> None:
     parser.add_argument("--hospitals", type=int, nargs="*", default=[2, 3, 5, 10])
     given = parser.parse_args()
     rehearsed = kept("jointkeys")
-    results: dict[str, Any] = {"machine": here(), "studies": []}
+    results = kept("hospitals") or {"studies": []}
     for count in given.hospitals:
         # The error of a result grows with the members' errors and with their shares.
         length = rehearsed["length"] * max(1.0, count / len(rehearsed["rows"]))
@@ -86,7 +87,9 @@ def main() -> None:
         # In a new process each: OpenFHE's context is made anew, as at a hospital.
         with get_context("spawn").Pool(1) as pool:
             task = (given.work, given.data, count, length, given.server_python)
-            results["studies"].append(pool.apply(study, task))
+            found = pool.apply(study, task)
+        others = [s for s in results["studies"] if s["hospitals"] != count]
+        results["studies"] = sorted([*others, found], key=lambda s: int(s["hospitals"]))
         shutil.rmtree(given.work)
         keep("hospitals", results)
         PAGE.write_text(render(results))
@@ -94,6 +97,7 @@ def main() -> None:
 
 def study(work: Path, embeddings: Path, count: int, length: float, server_python: str) -> dict[str, Any]:
     """One study, from keys to the opened head."""
+    machine = here()
     data = load_embeddings(embeddings)
     names = [f"hospital-{n:02}" for n in range(1, count + 1)]
     shards = split(data, "train", {name: [1 / count] * len(data.classes) for name in names})
@@ -114,6 +118,7 @@ def study(work: Path, embeddings: Path, count: int, length: float, server_python
         raise RuntimeError("hospitals that opened different heads")
     server, parameters = told(work / "server"), parameters_of(task)
     return {
+        "machine": machine,
         "hospitals": count,
         "rows": [len(shards[name].labels) for name in names],
         "ring_degree": parameters.ring_degree,
@@ -163,7 +168,7 @@ def refreshed(terms: Terms, roles: dict[str, HospitalRole]) -> dict[str, float]:
 
 def render(results: dict[str, Any]) -> str:
     """The page."""
-    m, studies = results["machine"], results["studies"]
+    studies = results["studies"]
     heads = ["", *(f"{s['hospitals']} hospitals" for s in studies)]
 
     def row(name: str, cell: Callable[[dict[str, Any]], str]) -> list[str]:
@@ -186,13 +191,15 @@ def render(results: dict[str, Any]) -> str:
     ]
     moved.insert(-4, row("encrypted rows: sent", lambda s: shown(s["upload"])))
     moved.insert(-4, row("a refresh: sent", lambda s: shown(s["refresh"]["bytes"])))
-    first, server = studies[0], studies[0]["server"]
+    first, m, server = studies[0], studies[0]["machine"], studies[0]["server"]
+    loads = ", ".join(f"{s['machine']['load_at_start']:.1f}" for s in studies)
+    commits = ", ".join(dict.fromkeys(s["machine"]["commit"] for s in studies))
     disk = ", ".join(f"{s['disk_bytes'] / 1e9:.1f}" for s in studies)
     memory = ", ".join(f"{s['server']['memory_gib']:.1f}" for s in studies)
     return f"""# Joint keys of 2 to 10 hospitals
 
-Written by `python -m benchmarks.hospitals` on {m["cpu"]}, {m["cores"]} cores, with a load of
-{m["load_at_start"]:.1f} at the start, commit {m["commit"]}. Hospitals with Python {m["python"]} and OpenFHE
+Written by `python -m benchmarks.hospitals` on {m["cpu"]}, {m["cores"]} cores, with loads of
+{loads} at the starts, commit {commits}. Hospitals with Python {m["python"]} and OpenFHE
 {m["openfhe"]}, the server with Python {server["python"]} and {server["engine"]}. Hospitals are in one
 process, one after the other, each with its own objects and directory; the server is a process of its own.
 [Joint keys](../joint-keys.md) says what is computed, and measures three hospitals in their own processes.
