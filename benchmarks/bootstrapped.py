@@ -7,23 +7,18 @@ from collections import defaultdict
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
-
 from benchmarks.joint.steps import in_clear, task_of
 from blindtune.client.encoding import Scaling, decode, encode
 from blindtune.federation.heads import Cases
-from blindtune.he.openfhe.bootstrapping import Bootstrapping
+from blindtune.he.openfhe.bootstrapping import SPECIAL_BITS, Bootstrapping
 from blindtune.he.openfhe.bootstrapping_owner import BootstrappingKey
 from blindtune.kernels.blocks import Blocks, DataPart, ResidualPart
 from blindtune.kernels.layout import Layout
 from blindtune.kernels.training import State, Trainer
 
-LAYOUT = Layout(32768, 16, (32,), 8, 3, 1)
+LAYOUT = Layout(32768, 16, (32,), 8, 2, 1)
 LITERAL = Bootstrapping(65536, 6, 512)
 """A step of degree 7 takes five levels, and a bootstrap needs one."""
-
-SIZE = 0.5
-"""Of the largest weight as it is encrypted: the sine bends above, and below there is more noise to it."""
 
 
 def run(
@@ -33,9 +28,7 @@ def run(
     task = task_of(train.features.shape[1], steps)
     head, (whitening, encoded, clear) = task.head, in_clear(train, task)
     x = whitening.apply(train.features)
-    plain = Scaling(task.model.interval, task.rates[0], len(x))
-    largest = max(np.abs(weights).max() for weights in clear)
-    scaling = replace(plain, stretch=largest / SIZE / plain.weight_factor)
+    scaling = Scaling(task.model.interval, task.rates[0], len(x))
     program = replace(head.program, refreshes=tuple(range(1, steps)))
     seconds: dict[str, float] = {}
 
@@ -81,3 +74,9 @@ def run(
         "key_bytes": literal.key_bytes,
         "upload": sum(sizes),
     }
+
+
+def wire_key_bytes(literal: Bootstrapping) -> int:
+    """What a key of so many levels takes in the format of uploads: a digit a limb, half of it a seed."""
+    bits = literal.first_bits + literal.depth * literal.scale_bits + SPECIAL_BITS
+    return (literal.depth + 1) * bits * literal.ring_degree // 8

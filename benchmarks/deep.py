@@ -3,6 +3,7 @@
     python -m benchmarks.deep embed SHARED EMBEDDINGS.npz      (with torch and timm)
     python -m benchmarks.deep refresh EMBEDDINGS.npz --work DIRECTORY [--length LENGTH]      (with OpenFHE)
     python -m benchmarks.deep bootstrap EMBEDDINGS.npz      (with OpenFHE, and ten GiB of memory)
+    python -m benchmarks.deep page      (from what was measured before)
 
 ``refresh``: three hospitals under a joint key, weights refreshed by all of them on the way. ``bootstrap``:
 one owner's key, weights bootstrapped by whoever trains. Written to ``benchmarks/results/deep.json`` and
@@ -21,15 +22,14 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.commands import ROOT, commit, keep, kept
+from benchmarks import deeppage
+from benchmarks.commands import commit, keep, kept
 from benchmarks.datasets import Arrays, embeddings
-from benchmarks.page import table
 from blindtune.client.calibrate import processor
 from blindtune.federation.heads import Cases
 
-PAGE = ROOT / "docs" / "benchmarks" / "deep.md"
-TRAIN, TEST = 6144, 4000
-"""Rows: every so many of MNIST's, sorted by class."""
+TRAIN, TEST, USED = 6144, 4000, 3072
+"""Rows that are embedded, every so many of MNIST's, sorted by class; and those of the first that are used."""
 
 
 def main() -> None:
@@ -45,14 +45,18 @@ def main() -> None:
     refresh.add_argument("--length", type=float, help="of the result's error, instead of a rehearsal")
     bootstrap = parts.add_parser("bootstrap")
     bootstrap.add_argument("data", type=Path)
-    bootstrap.add_argument("--steps", type=int, default=12)
+    bootstrap.add_argument("--steps", type=int, default=10)
+    parts.add_parser("page")
     given = parser.parse_args()
+    if given.part == "page":
+        deeppage.write(kept("deep"))
+        return
     if given.part == "embed":
         embeddings(given.shared, given.target.parent, given.target.stem, "mnist.npz", 96, _subset)
         return
     found = refreshed(given) if given.part == "refresh" else bootstrapped(given)
     keep("deep", {**kept("deep"), given.part: {"machine": here(), **found}})
-    write(kept("deep"))
+    deeppage.write(kept("deep"))
 
 
 def refreshed(given: argparse.Namespace) -> dict[str, Any]:
@@ -74,7 +78,7 @@ def refreshed(given: argparse.Namespace) -> dict[str, Any]:
     return {
         **by_step(found.pop("heads"), clear, test),
         "opened": accuracy(found.pop("opened"), test),
-        "rows": {name: len(cases.labels) for name, cases in shards.items()},
+        "train": len(train.labels),
         "test": len(test.labels),
         "ring_degree": parameters.ring_degree,
         "modulus_bits": round(parameters.modulus_bits, 2),
@@ -88,19 +92,23 @@ def refreshed(given: argparse.Namespace) -> dict[str, Any]:
 
 def bootstrapped(given: argparse.Namespace) -> dict[str, Any]:
     """One owner's training, and what is measured of it."""
-    from benchmarks.bootstrapped import LITERAL, run
+    from benchmarks.bootstrapped import LITERAL, run, wire_key_bytes
+    from benchmarks.joint.steps import RATE, TRAINED
 
     train, test = read(given.data)
     found = run(train, given.steps)
     return {
         **by_step(found.pop("heads"), found.pop("clear"), test),
-        "rows": len(train.labels),
+        "train": len(train.labels),
         "ring_degree": LITERAL.ring_degree,
         "modulus_bits": LITERAL.modulus_bits,
         "levels": LITERAL.levels,
         "depth": LITERAL.depth,
         "digits": LITERAL.digits,
         "period": LITERAL.period,
+        "test": len(test.labels),
+        "task": {**TRAINED, "rates": [RATE] * given.steps},
+        "wire_key_bytes": wire_key_bytes(LITERAL),
         **found,
         "memory_gib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20,
     }
@@ -133,7 +141,8 @@ def read(path: Path) -> tuple[Cases, Cases]:
     train, test = (
         Cases(found[f"{s}_x"].astype(np.float32), found[f"{s}_y"].astype(np.int64)) for s in ("train", "test")
     )
-    return train, test
+    chosen = np.linspace(0, len(train.labels) - 1, USED).astype(int)
+    return Cases(train.features[chosen], train.labels[chosen]), test
 
 
 def here() -> dict[str, Any]:
@@ -146,64 +155,6 @@ def here() -> dict[str, Any]:
         "commit": commit(),
         "load": os.getloadavg()[0],
     }
-
-
-def write(found: dict[str, Any]) -> None:
-    """Write the page."""
-    r = found["refresh"]
-    m, task, seconds = r["machine"], r["task"], r["seconds"]
-    levels = range(1, len(r["clear"]) + 1)
-    rows = [
-        [
-            f"{step}{' *' if step % r['every'] == 0 and step < len(r['clear']) else ''}",
-            f"{r['clear'][step - 1]:.4f}",
-            f"{r['encrypted'][step - 1]:.4f}",
-            f"{r['apart'][step - 1]:.1e}",
-        ]
-        for step in levels
-    ]
-    each = r["refreshes"]
-    took = np.median([x["seconds"] for x in each])
-    part = r["sent"]["refresh"] / len(each)
-    text = f"""# More steps than the levels allow
-
-Written by `python -m benchmarks.deep` on {m["cpu"]}, {m["cores"]} cores, Python {m["python"]}, OpenFHE
-{m["openfhe"]}, one thread.
-
-MNIST, ten digits, DeiT-tiny at 96 px (192 features), {sum(r["rows"].values()):,} of its training images and
-{r["test"]:,} of its test images (every so many, sorted by class), {task["directions"]} whitened directions,
-each digit against the rest by a polynomial of degree {task["degree"]} on |z| ≤ {task["interval"]:g}, learning
-rate {task["rates"][0]:g}.
-
-## Joint key of three hospitals: interactive refresh
-
-{len(r["clear"])} steps on {r["levels"]} levels; all three hospitals refresh the weights after every
-{r["every"]} steps (*). Ring degree {r["ring_degree"]:,}, {r["modulus_bits"]:g} bits. The weights of each step
-were decrypted with all shares in one place, which only this benchmark does. The last column is the largest
-difference of a logit of a test image.
-
-{table(["step", "accuracy in clear", "accuracy encrypted", "logits apart"], rows)}
-
-The head that the hospitals open, under their smudging noise: {r["opened"]:.4f}.
-
-A refresh takes a hospital {took:.2f} s, of which it reads {each[0]["received"] / 1e6:.1f} MB and writes
-{part / 1e6:.1f} MB; there are {len(each)}. On one core under a load of {m["load"]:.1f} at the end: key
-generation {seconds["keys"]:.0f} s a hospital ({_sent(r, "first", "second") / 1e6:.0f} MB), rows
-{seconds["rows"]:.0f} s a hospital, loading {seconds["loading"]:.0f} s, training without the hospitals
-{seconds["training"]:.0f} s, opening {seconds["opening"]:.1f} s a hospital{_rehearsal(seconds)}. All in one
-process, with at most {r["memory_gib"]:.1f} GiB. Commit {m["commit"]}.
-"""
-    PAGE.write_text(text)
-
-
-def _sent(found: dict[str, Any], *stages: str) -> int:
-    return sum(found["sent"][stage] for stage in stages)
-
-
-def _rehearsal(seconds: dict[str, float]) -> str:
-    if "rehearsal" not in seconds:
-        return "; the length of the error is that of an earlier rehearsal"
-    return f"; the rehearsal that measures the error took {seconds['rehearsal']:.0f} s"
 
 
 def _subset(found: Any) -> Arrays:

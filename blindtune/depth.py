@@ -20,12 +20,13 @@ from blindtune.params import SECURITY_TABLE, ParametersLiteral, most_levels
 from blindtune.plan import Plan, plan, smallest_parameters
 
 JOINT = (55, 56, 60)
-"""Bits of scale, first and special prime under a joint key: an opening's noise takes more than 40 of them."""
+"""Bits of scale, first and special prime under a joint key: smudging takes twenty bits of the scale and more;
+OpenFHE switches keys by the largest 60-bit prime."""
 
-LIBRARY = 4.0
+LIBRARY = 24.0
 """How much slower OpenFHE is than the accelerated kernels that a plan's seconds are of."""
 
-PART_SECONDS = 1e-7
+PART_SECONDS = 3e-7
 """Of a hospital's part in a refresh: a coefficient and limb of a fresh ciphertext."""
 
 BOOTSTRAP_SECONDS = 13.0
@@ -94,13 +95,14 @@ def ways(
     joint: bool,
     member_rows: tuple[int, ...] | None = None,
     security: int = 128,
+    memory_limit: int = 16 << 30,
     machine: Machine | None = None,
 ) -> list[Way]:
     """All ways to train a head, the one to take first; those that cannot be done last.
 
     Args:
         joint: whether several hospitals hold the key together.
-        rows, columns, outputs, member_rows, security, machine: see :func:`blindtune.plan.plan`.
+        rows, columns, outputs, member_rows, security, memory_limit, machine: see :func:`blindtune.plan.plan`.
     """
 
     def planned(parameters: Any, refreshes: tuple[int, ...]) -> Plan:
@@ -113,6 +115,7 @@ def ways(
             security=security,
             parameters=parameters,
             refreshes=refreshes,
+            memory_limit=memory_limit,
             machine=machine,
         )
 
@@ -140,7 +143,7 @@ def ways(
         return min(found, key=lambda way: way.seconds + way.sent / 50e6)
 
     def bootstrapping() -> Way:
-        return _bootstrapped(planned, head.program, security)
+        return _bootstrapped(planned, head.program, security, memory_limit)
 
     made = [
         attempt("levels", levels),
@@ -200,7 +203,7 @@ def _refreshed(planned: Any, program: Program, ring: int, security: int) -> Way:
     )
 
 
-def _bootstrapped(planned: Any, program: Program, security: int) -> Way:
+def _bootstrapped(planned: Any, program: Program, security: int, memory_limit: int) -> Way:
     ring = max(SECURITY_TABLE[security])
     literal = _deepest(program, ring, security)
     marks = schedule(program, literal.levels, LEFT)
@@ -211,6 +214,12 @@ def _bootstrapped(planned: Any, program: Program, security: int) -> Way:
     ).checked()
     made: Plan = planned(p, marks)
     keys = (len(made.layout.keys().rotations) + 2 + BOOTSTRAP_KEYS) * literal.key_bytes
+    if made.cost.memory_bytes + keys > memory_limit:
+        raise PlanError(
+            f"keys to bootstrap with of {keys / 2**30:.1f} GiB do not fit beside rows of "
+            f"{made.cost.memory_bytes / 2**30:.1f} GiB in {memory_limit / 2**30:.1f} GiB",
+            remedy="Use fewer rows, or a server with more memory.",
+        )
     blobs = made.layout.weight_blocks * len(made.layout.widths)
     count = sum(blobs * len(made.program.levels_refreshed(n)) for n in range(len(marks)))
     plain = _way("bootstrapping", made, LIBRARY)

@@ -196,7 +196,7 @@ def smallest_parameters(
                 return ParametersLiteral(ring_degree, levels, scale, first, special, security).checked()
     raise PlanError(
         f"no ring holds {levels} levels at {security}-bit security",
-        remedy="Use fewer steps or a lower degree.",
+        remedy="Use fewer steps or a lower degree; blindtune ways shows what more steps cost.",
     )
 
 

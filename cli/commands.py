@@ -22,6 +22,7 @@ from blindtune.cli import (
     results,
     study,
     tokens,
+    ways,
     worker,
 )
 
@@ -34,6 +35,7 @@ app = typer.Typer(
 for command in (
     hospital.keygen,
     hospital.plan,
+    ways.ways,
     encryption.encrypt,
     cloud.serve,
     worker.worker,

@@ -38,13 +38,13 @@ from blindtune.wire.manifest import layout_model, parameters_model, program_mode
 
 NAMES = ("north", "south", "west")
 TRAINED = {"directions": 63, "epsilon": 0.05, "degree": 7, "interval": 12.0}
-RATE, STEPS, EVERY = 8.0, 12, 2
+RATE, STEPS, EVERY = 6.0, 10, 2
 LAYOUT, PARAMETERS = Layout(16384, 16, (32,), 8, 1, 1), ParametersLiteral(32768, 13, 55, 56, 60)
 """Thirteen levels: two steps of degree 7 and a refresh."""
 
 
 def task_of(features: int, steps: int = STEPS) -> Task:
-    """Each of ten digits against the rest; rare classes bear a rate of eight, but no balance of weights."""
+    """Each of ten digits against the rest; rare classes bear a high rate, but no balance of weights."""
     model = HeadModel(features=features, rows=1 << 14, loss="one-vs-rest", blind=True, **TRAINED)
     return Task(model=model, classes=[str(n) for n in range(10)], rates=[RATE] * steps, balanced=False)
 

@@ -6,6 +6,7 @@ import secrets
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+from blindtune.depth import JOINT
 from blindtune.federation.identity import Roster
 from blindtune.federation.threshold.rehearsal import MARGIN, Rehearsal
 from blindtune.federation.threshold.standin import stand_in
@@ -14,9 +15,6 @@ from blindtune.kernels.layout import Layout
 from blindtune.kernels.training import Progress
 from blindtune.plan import Plan, plan, smallest_parameters
 from blindtune.wire.manifest import layout_model, parameters_model, program_model
-
-SCALE_BITS, FIRST_BITS, SPECIAL_BITS = 55, 56, 60
-"""Smudging takes twenty bits of the scale and more; OpenFHE switches keys by the largest 60-bit prime."""
 
 
 @dataclass(frozen=True)
@@ -43,14 +41,13 @@ class Draft:
         """
         members, rows = len(roster), task.model.rows
         head = task.head
-        sizes = ((SCALE_BITS, FIRST_BITS, SPECIAL_BITS),)
         made = plan(
             members * rows,
             task.model.directions + 1,
             len(task.classes),
             head,
             member_rows=(rows,) * members,
-            parameters=smallest_parameters(head.program.levels, security, sizes),
+            parameters=smallest_parameters(head.program.levels, security, (JOINT,)),
             memory_limit=memory_limit,
         )
         return cls(roster, task, made)

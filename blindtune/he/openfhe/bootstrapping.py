@@ -4,7 +4,8 @@ An engine of its own kind, for trainings of more steps than any ring holds level
 as the ring allows; rows are encrypted at the few levels that the steps between two bootstraps need, weights
 alone go up to the top. OpenFHE bootstraps (Cheon et al., Eurocrypt 2018; for keys that are not sparse,
 Bossuat et al., Eurocrypt 2021): it raises the modulus and takes the multiples of the old one off by a sine,
-which is the identity only for values well below one. Weights repeat in their slots, so few slots are
+which is the identity only for coefficients that are small beside the first prime over the scale. Its error
+does not grow with the weights: encrypt them large, in tens. Weights repeat in their slots, so few slots are
 bootstrapped.
 
 Ciphertexts are blobs like all others. Keys are not: switching takes several special primes and few digits,

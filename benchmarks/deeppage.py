@@ -1,0 +1,104 @@
+"""The page of many steps, from what was measured."""
+
+from __future__ import annotations
+
+import textwrap
+from typing import Any
+
+import numpy as np
+
+from benchmarks.commands import ROOT
+from benchmarks.page import table
+
+PAGE = ROOT / "docs" / "benchmarks" / "deep.md"
+
+
+def write(found: dict[str, Any]) -> None:
+    """Write the page, as far as its parts were measured."""
+    parts = {name: found[name] for name in ("refresh", "bootstrap") if name in found}
+    heads = {"refresh": "refreshed by hospitals", "bootstrap": "bootstrapped"}
+    sections = {"refresh": _refresh, "bootstrap": _bootstrap}
+    first = next(iter(parts.values()))
+    task, clear = first["task"], first["clear"]
+    columns = [head for name in parts for head in (heads[name], "logits apart")]
+    rows = [
+        [
+            str(step + 1),
+            f"{clear[step]:.4f}",
+            *(x for p in parts.values() for x in (f"{p['encrypted'][step]:.4f}", f"{p['apart'][step]:.3f}")),
+        ]
+        for step in range(len(clear))
+    ]
+    blocks = [
+        "# More steps than the levels allow",
+        _wrapped(f"""
+            Written by `python -m benchmarks.deep`. MNIST, ten digits, DeiT-tiny at 96 px (192 features):
+            {first["train"]:,} training images and {first["test"]:,} test images (every so many of MNIST's, by
+            class), {task["directions"]} whitened directions, each digit against the rest by a polynomial of
+            degree {task["degree"]} on |z| ≤ {task["interval"]:g}, {len(clear)} steps with a learning rate of
+            {task["rates"][0]:g}. Accuracy on the test images after each step, and the largest difference of a
+            logit of a test image from the same steps in clear:"""),
+        table(["step", "in clear", *columns], rows),
+        *(block for name, part in parts.items() for block in sections[name](part)),
+    ]
+    PAGE.write_text("\n\n".join(blocks) + "\n")
+
+
+def _refresh(r: dict[str, Any]) -> list[str]:
+    seconds, each = r["seconds"], r["refreshes"]
+    sent = sum(r["sent"][stage] for stage in ("first", "second"))
+    rehearsed = (
+        f"the rehearsal that measures the error took {seconds['rehearsal']:.0f} s"
+        if "rehearsal" in seconds
+        else "the length of the error is that of an earlier rehearsal"
+    )
+    return [
+        "## Joint key of three hospitals: interactive refresh",
+        _wrapped(f"""
+            Ring degree {r["ring_degree"]:,}, {r["modulus_bits"]:g} bits, {r["levels"]} levels; all hospitals
+            refresh the weights after every {r["every"]} steps, {len(each)} times. The weights of each step
+            were decrypted with all shares in one place, which only this benchmark does. The head that the
+            hospitals open at the end has an accuracy of {r["opened"]:.4f}, against {r["clear"][-1]:.4f} in
+            clear: smudging noise grows with the error of all steps, and adds {r["error"]:.2f} to a weight
+            as it is encrypted."""),
+        _wrapped(f"""
+            A refresh takes a hospital {np.median([x["seconds"] for x in each]):.2f} s; it reads at most
+            {max(x["received"] for x in each) / 1e6:.1f} MB and writes
+            {r["sent"]["refresh"] / len(each) / 1e6:.1f} MB. Key generation took {seconds["keys"]:.0f} s a
+            hospital ({sent / 1e6:.0f} MB), rows {seconds["rows"]:.0f} s a hospital, loading
+            {seconds["loading"]:.0f} s, training without the hospitals {seconds["training"]:.0f} s, opening
+            {seconds["opening"]:.1f} s a hospital; {rehearsed}. All in one process, with at most
+            {r["memory_gib"]:.1f} GiB. {_where(r["machine"])}"""),
+    ]
+
+
+def _bootstrap(r: dict[str, Any]) -> list[str]:
+    seconds, each = r["seconds"], r["seconds"]["bootstrapping"] / r["bootstraps"]
+    keys, there = r["key_count"] * r["key_bytes"], r["key_count"] * r["wire_key_bytes"]
+    return [
+        "## One owner's key: bootstrapping on the server",
+        _wrapped(f"""
+            Ring degree {r["ring_degree"]:,}, {r["modulus_bits"]:.0f} bits, special primes counted:
+            {r["depth"]} levels, of which a step has {r["levels"]} and a bootstrap of {r["period"]} slots
+            takes the others. It comes after every step, {r["bootstraps"]} times; nobody has to be there. A
+            bootstrap took {each:.0f} s, the training {seconds["training"]:.0f} s in all, with at most
+            {r["memory_gib"]:.1f} GiB. {_where(r["machine"])}"""),
+        _wrapped(f"""
+            Rows weigh {r["upload"] / 1e6:,.0f} MB. The {r["key_count"]} key-switching keys of {r["digits"]}
+            digits weigh {r["key_bytes"] / 1e6:.0f} MB each in memory, {keys / 1e9:.1f} GB together, and took
+            {seconds["keys"]:.0f} s. The format in which keys are uploaded has one special prime and a digit a
+            limb: there a key of these levels would take {r["wire_key_bytes"] / 1e6:,.0f} MB, all of them
+            {there / 1e9:.0f} GB. So keys do not leave the process that made them, and this serves to
+            measure: a hospital that would upload them needs another format."""),
+    ]
+
+
+def _where(m: dict[str, Any]) -> str:
+    return (
+        f"Seconds are on the clock of a busy machine: {m['cpu']}, one thread, load {m['load']:.1f} at the "
+        f"end, Python {m['python']}, OpenFHE {m['openfhe']}, commit {m['commit']}."
+    )
+
+
+def _wrapped(text: str) -> str:
+    return textwrap.fill(" ".join(text.split()), 110, break_long_words=False, break_on_hyphens=False)
