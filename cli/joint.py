@@ -185,11 +185,11 @@ def status(
 
 
 def _started(there: Remote, study: str) -> Status:
-    """The study's state; started if this hospital's upload was the last that it waited for."""
+    """The study's state; started if this hospital's upload was the last it waited for, or if it failed."""
     from blindtune.client.transport import StatusError
 
     state = there.status(study)
-    if state.state != "ready":
+    if state.state not in ("ready", "failed", "cancelled"):
         return state
     try:
         return there.start(study)

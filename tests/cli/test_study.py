@@ -27,7 +27,7 @@ from blindtune.models.linear import LinearHead
 from blindtune.models.rehearsal import rehearse
 from blindtune.models.whitening import Whitening
 from tests.cli.conftest import TOKEN, Ran, spawn
-from tests.openfhe import needs_openfhe
+from tests.openfhe import needs_openfhe, why_not_openfhe
 
 NAMES = ("charite", "lmu", "tum")
 ROWS = {"charite": 60, "lmu": 40, "tum": 50}
@@ -174,9 +174,15 @@ def test_from_a_roster_to_one_head(hospitals: Hospitals, homes: Path, tmp_path: 
     assert hospitals.missing() == ("join", list(NAMES))
 
     own = ("--roster", homes / "roster.json")
-    rounds = [hospitals.all("approve", *own) for _ in range(4)]
-    assert [told["stage"] for told in rounds[0]] == ["join", "join", "first"]
-    assert len({told["fingerprint"] for told in rounds[-1]}) == 1
+    assert [told["stage"] for told in hospitals.all("approve", *own)] == ["join", "join", "first"]
+    assert hospitals.missing() == ("first", ["charite", "lmu"])
+    assert [told["stage"] for told in hospitals.all("approve")] == ["first", "second", "second"]
+    assert hospitals.missing() == ("second", ["charite"])
+    assert hospitals.told("approve", "charite", "--no-wait")["missing"] == ["lmu", "tum"]
+    assert hospitals.missing() == ("confirm", ["lmu", "tum"])
+    hospitals.told("approve", "tum", "--no-wait")
+    approved = [hospitals.told("approve", name) for name in ("lmu", "charite", "tum")]
+    assert len({told["fingerprint"] for told in approved}) == 1
     assert hospitals.missing("lmu") == ("sum-rows", list(NAMES))
 
     def contribute(name: str) -> Any:
@@ -198,11 +204,10 @@ def test_from_a_roster_to_one_head(hospitals: Hospitals, homes: Path, tmp_path: 
         assert time.monotonic() < until
         time.sleep(0.5)
 
-    assert [told["missing"] for told in hospitals.all("open")] == [
-        ["lmu", "tum"],
-        ["tum"],
-        ["charite", "lmu"],
-    ]
+    assert hospitals.told("open", "charite", "--no-wait")["missing"] == ["lmu", "tum"]
+    assert hospitals.missing("charite") == ("consent", ["lmu", "tum"])
+    assert hospitals.told("open", "lmu", "--no-wait")["missing"] == ["tum"]
+    assert hospitals.told("open", "tum", "--no-wait")["missing"] == ["charite", "lmu"]
     assert hospitals.missing("tum") == ("share", ["charite", "lmu"])
     hospitals.told("open", "lmu", "--no-wait")
     assert [told["state"] for told in hospitals.all("open")] == ["open"] * 3
@@ -293,6 +298,15 @@ def test_replayed_and_altered_messages_end_the_study(
     hospitals.say("approve", "tum", "--no-wait").refused("a message of charite was altered, or is not from")
     second.say("approve", "charite", "--no-wait").refused("tum ended the study: lmu approved other terms")
     hospitals.say("approve", "lmu", "--no-wait").refused("ended the study")
+
+
+@pytest.mark.skipif(not why_not_openfhe(), reason="OpenFHE is here")
+@pytest.mark.usefixtures("token")
+def test_without_openfhe_it_says_what_to_install(blindtune: Run, homes: Path, tmp_path: Path) -> None:
+    names = [part for name in CLASSES for part in ("--class", name)]
+    create = ("study", "create", tmp_path / "terms.json", "--roster", homes / "roster.json", *PLAN, *names)
+    blindtune(*create).refused("OpenFHE cannot be loaded", "pip install 'blindtune[openfhe]'")
+    assert not (tmp_path / "terms.json").exists()
 
 
 def test_what_is_wrong_with_a_call_is_told_in_one_line(
