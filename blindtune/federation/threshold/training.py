@@ -8,6 +8,7 @@ a hospital, goes on where it was.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
@@ -134,11 +135,13 @@ class JointTraining:
         self._checkpoint(state.step - 1).unlink(missing_ok=True)
 
     def _kept(self) -> State | None:
+        """The last step that is whole on the disk; trained again, all steps give the same residues."""
         trainer, program = self._study.trainer, self._study.manifest.checked_program
         read = partial(read_checkpoint, engine=trainer.engine, layout=trainer.layout, program=program)
         for step in range(program.steps, 0, -1):
             if self._checkpoint(step).exists():
-                return read(self._checkpoint(step), inputs=self._inputs, step=step)
+                with suppress(BundleError):
+                    return read(self._checkpoint(step), inputs=self._inputs, step=step)
         return None
 
     def _checkpoint(self, step: int) -> Path:

@@ -104,6 +104,11 @@ def test_ten_steps(rounds: Group, draw_study: Callable[..., Any], tmp_path: Path
             seen: list[Progress] = []
             assert work.advance(seen.append).absent == ("lmu",)
             assert seen == [], "no step is done again"
+        if number == 2:
+            kept = group.place / "server" / "work" / "checkpoint-6"
+            kept.write_bytes(kept.read_bytes()[:-1])
+            work = training(group, found)
+            assert work.advance().absent == NAMES, "what was answered is asked again, residue by residue"
         answer(group, number, work.stale(number))
     assert work.advance().stage == "head"
     result = list(Bundle(work.head, insecure=True).items("weights"))
