@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -61,14 +61,20 @@ class Session:
 
 @contextmanager
 def session(
-    directory: Path, token_file: Path | None, plain_http: bool, passphrase: bool = False
+    directory: Path,
+    token_file: Path | None,
+    plain_http: bool,
+    passphrase: bool = False,
+    *,
+    speaks: bool = True,
 ) -> Iterator[Session]:
-    """The only session of a hospital in its study."""
+    """A hospital's session in its study; one that speaks is the only one."""
     from blindtune.federation.threshold.station import Station
 
     station = Station(directory)
     place = given_or_kept(station.private / SERVER, None, None, None)
-    with station.alone(), remote(place, token_file, plain_http) as there:
+    alone = station.alone() if speaks else nullcontext()
+    with alone, remote(place, token_file, plain_http) as there:
         yield Session(station, there, passphrase)
 
 
@@ -172,7 +178,7 @@ def status(
     """Where the study stands: in each phase, who is missing."""
     from blindtune.federation.threshold.standing import standing
 
-    with session(directory, token_file, plain_http) as here:
+    with session(directory, token_file, plain_http, speaks=False) as here:
         found = standing(here.station, here.mailbox, here.there)
         told: dict[str, Any] = {"study": here.station.offered.study, "state": found.state}
     if json_:

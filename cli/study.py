@@ -221,7 +221,7 @@ def delete(
     json_: Json = False,
 ) -> None:
     """Remove the study from the server for all hospitals: messages, rows, keys, head. DIRECTORY stays."""
-    with session(directory, token_file, plain_http) as here:
+    with session(directory, token_file, plain_http, speaks=False) as here:
         study = here.station.offered.study
         here.there.delete(study)
     render.tell("Deleted", {"study": study, "state": "deleted"}, json_)

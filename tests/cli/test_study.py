@@ -232,7 +232,8 @@ def test_a_hospital_is_stopped_while_it_waits_and_goes_on(
     line = process.stderr.readline()
     assert line == "waiting for charite, tum (join)\n"
     assert hospitals.missing("charite") == ("join", ["charite", "tum"])
-    hospitals.say("status", "lmu").refused("another process")
+    assert hospitals.missing("lmu") == ("join", ["charite", "tum"])
+    hospitals.say("approve", "lmu").refused("another process")
     process.send_signal(signal.SIGINT)
     wait_for(process).stopped()
     assert hospitals.told("approve", "lmu", "--no-wait")["missing"] == ["charite", "tum"]

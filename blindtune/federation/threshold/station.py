@@ -19,7 +19,7 @@ from blindtune.federation.heads import Cases, Floats
 from blindtune.federation.identity import Identity
 from blindtune.federation.members import CARD, IDENTITY, Card, read
 from blindtune.federation.threshold.mailbox import Mailbox
-from blindtune.federation.threshold.outbox import Outbox
+from blindtune.federation.threshold.outbox import Glance
 from blindtune.federation.threshold.party import Party
 from blindtune.federation.threshold.rows import JointRows, raw, task_of, write_keys
 from blindtune.federation.threshold.terms import MAX_BYTES, Task, Terms, approve
@@ -157,8 +157,8 @@ class Station:
         return Party(offered, expected, self.name, identity, mailbox, self.private)
 
     def transcript(self, mailbox: Mailbox) -> Transcript:
-        """What the members said, for looking on."""
-        return Transcript(self.offered, mailbox, Outbox(self.private))
+        """What the members said, for looking on, beside a process that speaks too."""
+        return Transcript(self.offered, mailbox, Glance(self.private), glance=True)
 
     def _read(self, name: str) -> Terms:
         with (self.directory / name).open("rb") as file:

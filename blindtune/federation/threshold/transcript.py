@@ -27,10 +27,13 @@ class Transcript:
 
     Args:
         memory: where statements are kept, so that nobody can change them later; none for a mere reader.
+        glance: statements alone tell who has spoken; bodies are not read for that.
     """
 
-    def __init__(self, terms: Terms, mailbox: Mailbox, memory: Outbox | None = None) -> None:
-        self.terms, self._mailbox, self._memory = terms, mailbox, memory
+    def __init__(
+        self, terms: Terms, mailbox: Mailbox, memory: Outbox | None = None, *, glance: bool = False
+    ) -> None:
+        self.terms, self._mailbox, self._memory, self._glance = terms, mailbox, memory, glance
         self._heard: dict[tuple[str, str, str], Statement] = {}
 
     def items(self, stage: str) -> list[str]:
@@ -149,7 +152,7 @@ class Transcript:
             return True
         rotation = bool(joint.element_of(item))
         remembered = self._memory.recall(heard_name(stage, item, name)) if self._memory else None
-        if self._memory is None or not (rotation or remembered):
+        if not self._glance and (self._memory is None or not (rotation or remembered)):
             return self.read(stage, item, name) is not None
         if rotation and remembered:
             self._heard[stage, item, name] = Statement.model_validate_json(remembered)
