@@ -73,3 +73,10 @@ def test_embeddings_of_the_same_patient_are_linked(chests):
     found = embedding._link(chests, rows, chests.halves()[1], "near", "")
     assert found.figures["linked to another scan of the same patient"].value == 1.0
     assert found.control
+
+
+def test_a_linear_decoder_of_more_features_than_rows_is_the_same_ridge(chests):
+    pixels = chests.pixels(np.arange(40), 16)
+    rows = np.random.default_rng(0).normal(size=(40, 8)).astype(np.float32)
+    padded = np.hstack([rows, np.zeros((40, 60), np.float32)])
+    np.testing.assert_allclose(Linear(padded, pixels)(padded), Linear(rows, pixels)(rows), atol=1e-5)
