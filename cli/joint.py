@@ -79,14 +79,28 @@ def session(
 
 
 def until(step: Callable[[], Waiting], wait: bool, quiet: bool) -> Waiting:
-    """Do what can be done until nobody is missing; without ``wait`` once."""
-    told = None
-    while (waiting := step()).absent and wait:
-        if waiting != told and not quiet:
-            render.console().print(f"waiting for {', '.join(waiting.absent)} ({waiting.stage})", markup=False)
-        told = waiting
+    """Do what can be done until nobody is missing; without ``wait`` once.
+
+    A server that answered once may be away for a while.
+    """
+    from blindtune.client.transport import PASSING, StatusError
+    from blindtune.errors import RemoteError
+
+    told = ""
+    while True:
+        try:
+            waiting = step()
+            if not waiting.absent or not wait:
+                return waiting
+            now = f"waiting for {', '.join(waiting.absent)} ({waiting.stage})"
+        except RemoteError as error:
+            if not told or (isinstance(error, StatusError) and error.status not in PASSING):
+                raise
+            now = f"{error.what}; trying again"
+        if now != told and not quiet:
+            render.console().print(now, markup=False, soft_wrap=True)
+        told = now
         time.sleep(PAUSE)
-    return waiting
 
 
 def contribute(

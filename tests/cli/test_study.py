@@ -13,13 +13,17 @@ from typing import Any
 import numpy as np
 import pytest
 
+from blindtune.cli import joint
 from blindtune.client.remote import Remote
+from blindtune.client.transport import StatusError
+from blindtune.errors import RemoteError
 from blindtune.federation.identity import Identity
 from blindtune.federation.members import IDENTITY, make
 from blindtune.federation.members import Members as Roster
 from blindtune.federation.members import write as write_roster
 from blindtune.federation.threshold import offer, party, terms
 from blindtune.federation.threshold.draft import Draft
+from blindtune.federation.threshold.party import Waiting
 from blindtune.federation.threshold.terms import Task, Terms
 from blindtune.imaging.arrays import load_embeddings
 from blindtune.models.heads import Encoded
@@ -299,6 +303,37 @@ def test_replayed_and_altered_messages_end_the_study(
     hospitals.say("approve", "tum", "--no-wait").refused("a message of charite was altered, or is not from")
     second.say("approve", "charite", "--no-wait").refused("tum ended the study: lmu approved other terms")
     hospitals.say("approve", "lmu", "--no-wait").refused("ended the study")
+
+
+def test_waiting_outlasts_a_server_that_is_away(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(joint, "PAUSE", 0.0)
+    away, refusal = RemoteError("cannot reach the server"), StatusError("no", where="", remedy="", status=403)
+    here = Waiting("first", ("lmu", "tum"))
+
+    def doing(*found: Waiting | RemoteError) -> Callable[[], Waiting]:
+        left = iter(found)
+
+        def step() -> Waiting:
+            one = next(left)
+            if isinstance(one, RemoteError):
+                raise one
+            return one
+
+        return step
+
+    done = Waiting("confirm", ())
+    assert joint.until(doing(here, here, away, away, here, done), True, False) == done
+    assert capfd.readouterr().err.splitlines() == [
+        "waiting for lmu, tum (first)",
+        "cannot reach the server; trying again",
+        "waiting for lmu, tum (first)",
+    ]
+    assert joint.until(doing(here, done), False, False) == here
+    for never in (doing(away, done), doing(here, refusal, done)):
+        with pytest.raises(RemoteError):
+            joint.until(never, True, True)
 
 
 @pytest.mark.skipif(not why_not_openfhe(), reason="OpenFHE is here")

@@ -12,6 +12,7 @@ from contextlib import suppress
 import httpx
 import pytest
 
+from blindtune.client.remote import Remote
 from blindtune.wire.bundle import Bundle
 from tests.server.apart import apart
 
@@ -250,6 +251,18 @@ def test_announcements_beyond_reason_are_refused(ask):
 
 def test_contents_that_no_bundle_names_take_no_room(ask):
     refused(ask("POST", "/v1/uploads", headers={**TUS, **metadata(b"unnamed content")}), 422)
+
+
+def test_a_large_message_takes_no_memory(server):
+    """As large as relinearisation keys are."""
+    with Remote(server.url, server.tokens["north"]) as there:
+        mailbox = there.mailbox(STUDY)
+        mailbox.post("first", "small", "north", b"BTM1" + bytes(MB))
+        message = b"BTM1" + bytes(100 * MB)
+        with Bounded(server, 30):
+            mailbox.post("first", "relinearisation", "north", message)
+            assert mailbox.fetch("first", "relinearisation", "north", 2 * len(message)) == message
+        there.delete(STUDY)
 
 
 # Whose it is
