@@ -1,4 +1,4 @@
-"""A hospital in a study under a joint key, once terms are approved: rows, opening, where it stands."""
+"""A hospital in a study under a joint key, once its terms are known: rows, opening, saying no."""
 
 from __future__ import annotations
 
@@ -202,6 +202,34 @@ def status(
     render.tell("Study", told, False)
     if found.phases:
         render.rows("Phases", [(phase, ", ".join(absent) or "all there") for phase, absent in found.phases])
+
+
+def refuse(
+    directory: Directory,
+    reason: Annotated[str, typer.Option(help="Why, for the others; at most 200 characters.")],
+    token_file: TokenFile = None,
+    plain_http: PlainHttp = False,
+    passphrase: Passphrase = False,
+    json_: Json = False,
+) -> None:
+    """End the study, before or after it was trained: nothing is opened any more, and the others see why."""
+    with session(directory, token_file, plain_http, passphrase) as here:
+        here.party(approved=False).end(reason[:200])
+        told = {"study": here.station.offered.study, "state": "refused", "reason": reason[:200]}
+    render.tell("Refused", told, json_)
+
+
+def delete(
+    directory: Directory,
+    token_file: TokenFile = None,
+    plain_http: PlainHttp = False,
+    json_: Json = False,
+) -> None:
+    """Remove the study from the server for all hospitals: messages, rows, keys, head. DIRECTORY stays."""
+    with session(directory, token_file, plain_http, speaks=False) as here:
+        study = here.station.offered.study
+        here.there.delete(study)
+    render.tell("Deleted", {"study": study, "state": "deleted"}, json_)
 
 
 def _started(there: Remote, study: str) -> Status:

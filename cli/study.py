@@ -1,7 +1,9 @@
-"""Studies under a joint key: made, joined, approved or refused. The rest is in :mod:`blindtune.cli.joint`."""
+"""Studies under a joint key: made, joined and approved. The rest is in :mod:`blindtune.cli.joint`."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,6 +16,7 @@ from blindtune.cli.place import SERVER, given_or_kept, keep, remote
 
 if TYPE_CHECKING:
     from blindtune.federation.threshold.terms import Task, Terms
+    from blindtune.kernels.training import Progress
 
 app = typer.Typer(
     help="Train with other hospitals under a key that no one holds; the head opens when all agree.",
@@ -95,13 +98,8 @@ def create(
         rates=rate or [4.0, 4.0, 4.0],
     )
     draft = Draft.planned(members, task, security=security, memory_limit=int(memory * 2**30))
-    with render.progress(json_) as shown:
-        bar = shown.add_task("rehearsal: keys", total=None)
-        length = draft.rehearsed(
-            lambda p: shown.update(
-                bar, description=f"rehearsal: step {p.step}", total=p.total, completed=p.done
-            )
-        )
+    with _rehearsal(json_) as on_progress:
+        length = draft.rehearsed(on_progress)
     made = draft.terms(length, results)
     with writing("the terms", terms.name), whole_file(terms) as partial:
         partial.write_text(made.model_dump_json(indent=1) + "\n")
@@ -162,6 +160,22 @@ def join(
 
 
 @app.command()
+def rehearse(directory: Directory, json_: Json = False) -> None:
+    """Measure the error that openings have to hide, before approving terms that someone else measured.
+
+    It takes as long as the training. Terms whose bound is too close to what is found here are refused.
+    """
+    from blindtune.federation.threshold.draft import error_of
+    from blindtune.federation.threshold.station import Station
+
+    terms = Station(directory).offered
+    with _rehearsal(json_) as on_progress:
+        found = error_of(terms, on_progress)
+    told = {"study": terms.study, "agreed": terms.length, "found": found}
+    render.tell("Rehearsal", {**told, "margin": round(terms.length / found, 2)}, json_)
+
+
+@app.command()
 def approve(
     directory: Directory,
     roster: Annotated[
@@ -197,39 +211,23 @@ def approve(
     render.tell("Approved", told, json_)
 
 
-@app.command()
-def refuse(
-    directory: Directory,
-    reason: Annotated[str, typer.Option(help="Why, for the others; at most 200 characters.")],
-    token_file: TokenFile = None,
-    plain_http: PlainHttp = False,
-    passphrase: Passphrase = False,
-    json_: Json = False,
-) -> None:
-    """End the study, before or after it was trained: nothing is opened any more, and the others see why."""
-    with session(directory, token_file, plain_http, passphrase) as here:
-        here.party(approved=False).end(reason[:200])
-        told = {"study": here.station.offered.study, "state": "refused", "reason": reason[:200]}
-    render.tell("Refused", told, json_)
-
-
-@app.command()
-def delete(
-    directory: Directory,
-    token_file: TokenFile = None,
-    plain_http: PlainHttp = False,
-    json_: Json = False,
-) -> None:
-    """Remove the study from the server for all hospitals: messages, rows, keys, head. DIRECTORY stays."""
-    with session(directory, token_file, plain_http, speaks=False) as here:
-        study = here.station.offered.study
-        here.there.delete(study)
-    render.tell("Deleted", {"study": study, "state": "deleted"}, json_)
-
-
 app.command()(joint.contribute)
 app.command("open")(joint.open_)
 app.command()(joint.status)
+app.command()(joint.refuse)
+app.command()(joint.delete)
+
+
+@contextmanager
+def _rehearsal(quiet: bool) -> Iterator[Callable[[Progress], None]]:
+    """Progress of a rehearsal."""
+    with render.progress(quiet) as shown:
+        bar = shown.add_task("rehearsal: keys", total=None)
+
+        def told(at: Progress) -> None:
+            shown.update(bar, description=f"rehearsal: step {at.step}", total=at.total, completed=at.done)
+
+        yield told
 
 
 def _task(*, classes: list[str], rates: list[float], **model: Any) -> Task:

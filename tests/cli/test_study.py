@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from blindtune.cli import joint
+from blindtune.client.flood import error_length
 from blindtune.client.remote import Remote
 from blindtune.client.transport import StatusError
 from blindtune.errors import RemoteError
@@ -176,6 +177,9 @@ def test_from_a_roster_to_one_head(hospitals: Hospitals, homes: Path, tmp_path: 
         given = ("--terms", tmp_path / "terms.json", "--home", homes / name, "--server", hospitals.url)
         assert hospitals.told("join", name, *given)["fingerprint"] == agreed.fingerprint
     assert hospitals.missing() == ("join", list(NAMES))
+    rehearsed = hospitals.told("rehearse", "lmu")
+    assert rehearsed["margin"] * rehearsed["found"] == pytest.approx(agreed.length, rel=0.01)
+    assert 2 < rehearsed["margin"] < 8
 
     own = ("--roster", homes / "roster.json")
     assert [told["stage"] for told in hospitals.all("approve", *own)] == ["join", "join", "first"]
@@ -270,6 +274,14 @@ def test_only_what_was_looked_at_is_approved(hospitals: Hospitals, offered: Term
     write_roster(hospitals.place / "mine.json", fewer)
     hospitals.say("approve", "charite", "--roster", hospitals.place / "mine.json").refused("roster")
     hospitals.say("contribute", "charite", homes / "charite.npz").refused("has not approved")
+
+
+@needs_openfhe
+def test_terms_with_too_little_error_are_refused_by_whoever_rehearses(
+    hospitals: Hospitals, draft: Draft
+) -> None:
+    hospitals.offer(draft.terms(error_length(draft.layout, draft.layout.rows) / 4))
+    hospitals.say("rehearse", "lmu").refused("times what was found here", "Do not approve")
 
 
 @needs_openfhe

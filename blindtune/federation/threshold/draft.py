@@ -7,8 +7,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from blindtune.depth import JOINT
+from blindtune.errors import FederationError
 from blindtune.federation.identity import Roster
 from blindtune.federation.threshold.rehearsal import MARGIN, Rehearsal
+from blindtune.federation.threshold.rows import task_of
 from blindtune.federation.threshold.standin import stand_in
 from blindtune.federation.threshold.terms import Task, Terms
 from blindtune.kernels.layout import Layout
@@ -88,3 +90,23 @@ class Draft:
             results=results,
         )
         return Terms.parse(made.model_dump_json().encode())
+
+
+def error_of(terms: Terms, on_progress: Callable[[Progress], None] = lambda _: None) -> float:
+    """The length of a result's error that a rehearsal of agreed terms finds here.
+
+    Raises:
+        FederationError: it is not well below the agreed bound, or the terms have no task.
+        MissingPackageError: OpenFHE cannot be loaded here.
+    """
+    task, layout, members = task_of(terms), terms.checked_layout, len(terms.members)
+    train = stand_in(task, layout, members, task.model.rows, on_progress, terms.checked_program)
+    found = Rehearsal(terms.checked_parameters, layout, members).length(train)
+    if terms.length < MARGIN / 2 * found:
+        raise FederationError(
+            f"the agreed bound of the error is {terms.length / found:.1f} times what was found here, "
+            f"not about {MARGIN:g} times",
+            where="terms",
+            remedy="Do not approve the study: ask whoever made it to measure again.",
+        )
+    return found
