@@ -154,7 +154,7 @@ class Transcript:
         remembered = self._memory.recall(heard_name(stage, item, name)) if self._memory else None
         if not self._glance and (self._memory is None or not (rotation or remembered)):
             return self.read(stage, item, name) is not None
-        if rotation and remembered:
+        if remembered and (rotation or self._settled(stage)):
             self._heard[stage, item, name] = Statement.model_validate_json(remembered)
             return True
         # A hospital needs no one's rotation keys, only to know which ones everybody means, once; and of what
@@ -164,6 +164,13 @@ class Transcript:
             return False
         self._hear(stage, item, name, stated(message, self.terms.roster, stage, item, name)[0])
         return True
+
+    def _settled(self, stage: str) -> bool:
+        """Whether everybody has confirmed what this hospital remembers of key generation."""
+        if stage not in STAGES or self._memory is None:
+            return False
+        memory, names = self._memory, self.terms.roster.names
+        return all(memory.recall(heard_name(CONFIRM, CONFIRM, name)) is not None for name in names)
 
     def _earlier(self, stage: str) -> Sequence[str]:
         """The stages that a stage answers; what those answer they carry with them."""
