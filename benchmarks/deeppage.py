@@ -94,9 +94,11 @@ def _bootstrap(r: dict[str, Any]) -> list[str]:
 
 
 def _where(m: dict[str, Any]) -> str:
+    # A run on a branch names the commit that ran, and the one that its rebase came in as.
+    landed = f" (rebased onto others' changes, it came in as {m['landed']})" if "landed" in m else ""
     return (
         f"Seconds are on the clock of a busy machine: {m['cpu']}, one thread, load {m['load']:.1f} at the "
-        f"end, Python {m['python']}, OpenFHE {m['openfhe']}, commit {m['commit']}."
+        f"end, Python {m['python']}, OpenFHE {m['openfhe']}, commit {m['commit']}{landed}."
     )
 
 

@@ -1,7 +1,7 @@
 """More steps than levels: whether a program fits, and else what a refresh or a bootstrap costs.
 
 A joint key's weights are refreshed by the hospitals, a single owner's are bootstrapped on the server. Seconds
-are of one thread with OpenFHE; the constants are measured (docs/benchmarks/deep.md).
+are of one thread with OpenFHE; the constants are processor seconds of the runs in docs/benchmarks/deep.md.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ LIBRARY = 24.0
 PART_SECONDS = 3e-7
 """Of a hospital's part in a refresh: a coefficient and limb of a fresh ciphertext."""
 
-BOOTSTRAP_SECONDS = 13.0
-BOOTSTRAP_KEYS = 30
+BOOTSTRAP_SECONDS = 27.0
+BOOTSTRAP_KEYS = 28
 """Of a weight ciphertext at ring degree 65,536, and its keys."""
 
 
