@@ -194,7 +194,7 @@ Ring degree {p["ring_degree"]:,}, {p["modulus_bits"]} bits in primes of {
         )
     }
 
-Operations of training, by engine:
+Operations of training, by engine, in seconds on the clock, while the machine did other work too:
 
 {table(["operation", *first], operations)}
 """

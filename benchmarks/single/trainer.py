@@ -13,6 +13,7 @@ from typing import Any
 from benchmarks.memory import peak_bytes
 from benchmarks.single.study import timed
 from blindtune.he.engines import choose
+from blindtune.kernels.layout import Layout
 from blindtune.wire.bundle import Bundle
 from blindtune.wire.study import check_study, dumped, load_engine, load_trainer, write_head
 
@@ -25,23 +26,8 @@ def main() -> None:
     layout = check_study(manifest, [data.manifest])
     # Kernels are compiled here, or come from their cache.
     choose(manifest.checked_parameters)
-    told: list[dict[str, Any]] = []
-    for _ in range(turns):
-        one: dict[str, Any] = {}
-        with timed(one, "load"):
-            used = load_engine(keys)
-            trainer = load_trainer(used, layout, [data])
-        with timed(one, "train"):
-            weights = trainer.train(manifest.checked_program)
-        ledger = used.ledger
-        seconds: dict[str, float] = {}
-        for (name, _), spent in ledger.seconds.items():
-            seconds[name] = seconds.get(name, 0.0) + spent
-        one["operations"] = {
-            name: (count, seconds[name]) for name, count in ledger.totals.items() if name != "load"
-        }
-        head = dumped(trainer, weights)
-        told.append(one)
+    turned = [turn(keys, data, layout) for _ in range(turns)]
+    told, head = [one for one, _ in turned], turned[-1][1]
     write_head(place / f"head-{engine}", manifest, head)
     best = min(told, key=lambda one: float(one["train"]["processor"]))
     best |= {
@@ -51,6 +37,23 @@ def main() -> None:
         "head_bytes": sum(len(item) for block in head for item in block),
     }
     (place / f"{engine}.json").write_text(json.dumps(best))
+
+
+def turn(keys: Bundle, data: Bundle, layout: Layout) -> tuple[dict[str, Any], list[list[bytes]]]:
+    """One training from bundles to serialised weights; nothing of it stays in memory."""
+    one: dict[str, Any] = {}
+    with timed(one, "load"):
+        used = load_engine(keys)
+        trainer = load_trainer(used, layout, [data])
+    with timed(one, "train"):
+        weights = trainer.train(keys.manifest.checked_program)
+    ledger = used.ledger
+    seconds: dict[str, float] = {}
+    for (name, _), spent in ledger.seconds.items():
+        seconds[name] = seconds.get(name, 0.0) + spent
+    counts = ledger.totals.items()
+    one["operations"] = {name: (count, seconds[name]) for name, count in counts if name != "load"}
+    return one, dumped(trainer, weights)
 
 
 if __name__ == "__main__":
