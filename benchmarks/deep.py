@@ -54,8 +54,11 @@ def main() -> None:
     if given.part == "embed":
         embeddings(given.shared, given.target.parent, given.target.stem, "mnist.npz", 96, _subset)
         return
+    # The commit that is loaded now, whatever is checked out when the run ends.
+    machine = here()
     found = refreshed(given) if given.part == "refresh" else bootstrapped(given)
-    keep("deep", {**kept("deep"), given.part: {"machine": here(), **found}})
+    machine["load"] = os.getloadavg()[0]
+    keep("deep", {**kept("deep"), given.part: {"machine": machine, **found}})
     deeppage.write(kept("deep"))
 
 
@@ -153,7 +156,6 @@ def here() -> dict[str, Any]:
         "python": sys.version.split()[0],
         "openfhe": version("openfhe"),
         "commit": commit(),
-        "load": os.getloadavg()[0],
     }
 
 
