@@ -30,7 +30,7 @@ class Job:
         state: one of ``tables.JOB_STATES``.
         attempts: claims since its last step.
         cores: threads that it runs on; 0 before it ran.
-        error, remedy: why it failed, in one line each.
+        error, remedy: why it failed, or what it waits for, in one line each.
         step: steps whose weights are kept.
         progress: a ``JobProgress`` as plain data; None before it ran.
     """
@@ -72,7 +72,7 @@ class Jobs:
         self._database = database
 
     def enqueue(self, tenant: str, study: str, priority: int = 0) -> Job:
-        """A new job for a study whose bundles are there; the one that is queued or running, if there is.
+        """A new job for a study whose bundles are there; or the one that is queued, running or waiting.
 
         It goes on from what the study's last job has kept, if that was stopped.
 
@@ -87,6 +87,8 @@ class Jobs:
                 return before
             _check_study(connection, tenant, study)
             _check_quota(connection, tenant)
+            if before is not None and before.state == "waiting":
+                return _requeued(connection, before.id)
             now = database_time(connection)
             kept: dict[str, Any] = {"step": 0, "checkpoint": None, "timing": None}
             if before is not None and before.state != "done":
@@ -147,15 +149,15 @@ class Jobs:
             PlanError: it is done, failed or gone.
         """
         with self._database.transaction() as connection:
-            _move(connection, _whose(job, tenant), (*ACTIVE, "cancelled"), "cancelled")
+            _move(connection, _whose(job, tenant), (*ACTIVE, "waiting", "cancelled"), "cancelled")
             audit.append(connection, "job.cancelled", job)
             return _one(connection, _whose(job, tenant))
 
     def retry(self, job: str, tenant: str | None = None) -> Job:
-        """Queue a failed or cancelled job again: it goes on from what it has kept.
+        """Queue a failed, cancelled or waiting job again: it goes on from what it has kept.
 
         Raises:
-            PlanError: it is neither, it is gone, or its study is trained or has another job by now.
+            PlanError: it is none of these, it is gone, or its study is trained or has another job by now.
             QuotaError: the tenant has as many jobs as it may.
         """
         with self._database.transaction() as connection:
@@ -166,11 +168,7 @@ class Jobs:
                 raise PlanError("the study has another job by now", remedy="Look at that one.")
             _check_study(connection, found.tenant, found.study)
             _check_quota(connection, found.tenant)
-            _move(connection, jobs.c.id == job, ("failed", "cancelled"), "queued")
-            fresh = {"attempts": 0, "queued": database_time(connection), "error": "", "remedy": ""}
-            connection.execute(update(jobs).where(jobs.c.id == job).values(fresh))
-            audit.append(connection, "job.retried", job)
-            return _one(connection, jobs.c.id == job)
+            return _requeued(connection, job)
 
 
 def ended(state: str, now: float) -> dict[str, Any]:
@@ -233,6 +231,14 @@ def _move(connection: Connection, which: ColumnElement[bool], old: tuple[str, ..
     if not moved.rowcount:
         state = _one(connection, which).state
         raise PlanError(f"the job is {state}", remedy="Look at the study's state.")
+
+
+def _requeued(connection: Connection, job: str) -> Job:
+    _move(connection, jobs.c.id == job, ("failed", "cancelled", "waiting"), "queued")
+    fresh = {"attempts": 0, "queued": database_time(connection), "error": "", "remedy": ""}
+    connection.execute(update(jobs).where(jobs.c.id == job).values(fresh))
+    audit.append(connection, "job.retried", job)
+    return _one(connection, jobs.c.id == job)
 
 
 def _check_study(connection: Connection, tenant: str, study: str) -> None:

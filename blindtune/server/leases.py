@@ -174,6 +174,11 @@ class Leases:
             claim, lambda now: {**ended("failed", now), "error": error, "remedy": remedy}, action="job.failed"
         )
 
+    def wait(self, claim: Claim, reason: str, remedy: str) -> bool:
+        """The job goes on when its tenant starts it again; False if the claim is lost."""
+        told = {"attempts": 0, "error": reason, "remedy": remedy}
+        return self._write(claim, lambda now: {**ended("waiting", now), **told}, action="job.waiting")
+
     def release(self, claim: Claim) -> bool:
         """The worker was told to stop: the job keeps its turn, and the attempt does not count."""
         return self._write(claim, lambda now: {**ended("queued", now), "attempts": jobs.c.attempts - 1})

@@ -25,6 +25,7 @@ import psutil
 from blindtune.errors import BlindtuneError, StorageError
 from blindtune.server import logs
 from blindtune.server.leases import LEASE, Claim, Leases
+from blindtune.server.refreshing import Waits
 from blindtune.server.service import Service
 from blindtune.server.training import ClaimLost, Pulse, Training
 
@@ -99,6 +100,12 @@ def main() -> int:
         Training(service, claim, work, heart, given["executor"]).run()
     except ClaimLost:
         return GIVEN_UP
+    except Waits as waits:
+        heart.stop()
+        try:
+            service.leases.wait(claim, waits.what, waits.remedy)
+        except StorageError:
+            return UNTOLD
     except Exception as error:
         if isinstance(error, StorageError) and not error.full:
             # It may pass: the next worker goes on from the last step.

@@ -139,11 +139,6 @@ class Studies:
             check_start(made.keys, made.start)
         except BundleError as error:
             raise PlanError(error.what, remedy=error.remedy) from error
-        if made.keys.program.refreshes:
-            raise PlanError(
-                "a program with refreshes, which need the hospitals",
-                remedy="Train it where their mailbox can be read; see docs/joint-keys.md.",
-            )
         return made
 
     def bundles(self, tenant: str, study: str, directory: Path) -> tuple[Bundle, list[Bundle], Bundle | None]:

@@ -23,6 +23,7 @@ from blindtune.params import Parameters
 from blindtune.server.cluster import cluster
 from blindtune.server.leases import Claim
 from blindtune.server.progress import JobProgress, modulus_bits
+from blindtune.server.refreshing import Refreshing
 from blindtune.server.service import Service
 from blindtune.server.spent import Spent
 from blindtune.wire.bundle import PARTS, Bundle
@@ -101,6 +102,7 @@ class Training:
 
         Raises:
             ClaimLost: it is not this worker's any more.
+            Waits: the hospitals have to answer first.
             BlindtuneError: the study cannot be trained.
             OSError: the storage failed.
         """
@@ -128,7 +130,10 @@ class Training:
             if state.step < loaded.program.steps:
                 self._keep(loaded, state, whole)
 
-        weights = loaded.trainer.train(loaded.program, progressed, loaded.start, keep, resume)
+        refreshing = Refreshing(
+            self._service, self._claim, self._work, loaded.engine, len(loaded.program.refreshes)
+        )
+        weights = loaded.trainer.train(loaded.program, progressed, loaded.start, keep, resume, refreshing)
         self._finish(loaded, weights, whole)
 
     def _load(self, held: ExitStack) -> Loaded:

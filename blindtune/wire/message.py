@@ -7,3 +7,11 @@ import re
 MAGIC = b"BTM1"
 NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,79}")
 """Of a message's stage, item and sender."""
+
+STALE, FRESH = ("stale", "server"), ("fresh", "members")
+"""Item and sender of a refresh's weights: as a server leaves them for the hospitals, and made fresh by them."""
+
+
+def refresh_stage(number: int) -> str:
+    """The stage of a program's refresh, from 0 on."""
+    return f"refresh-{number}"

@@ -10,7 +10,7 @@ from pydantic import BaseModel, Field
 from blindtune.server.jobs import Job
 from blindtune.wire.manifest import Part
 
-State = Literal["queued", "running", "done", "failed", "cancelled"]
+State = Literal["queued", "running", "waiting", "done", "failed", "cancelled"]
 SEAL = "Seconds since the epoch."
 
 
@@ -30,7 +30,7 @@ class StudyStatus(BaseModel):
     """A study's state; ``error`` and ``remedy`` say in one line each why its latest job failed."""
 
     study: str
-    state: Literal["uploading", "ready", "queued", "running", "done", "failed", "cancelled"]
+    state: Literal["uploading", "ready", "queued", "running", "waiting", "done", "failed", "cancelled"]
     error: str
     remedy: str
     created: float = Field(description=SEAL)
