@@ -153,10 +153,12 @@ def open_(
 ) -> None:
     """Consent to opening the head, answer once the others consented, and write it to DIRECTORY/head.
 
+    A training of many steps is interactive: until it is done, this answers the refreshes of its weights.
+
     It opens for all hospitals when each has run this, and stays closed for the server.
     """
-    from blindtune.errors import RemoteError
     from blindtune.federation.threshold.decryption import Opening
+    from blindtune.federation.threshold.party import Waiting
     from blindtune.federation.threshold.station import joint_head
     from blindtune.wire.bundle import Bundle
 
@@ -164,17 +166,17 @@ def open_(
         party, station = here.party(), here.station
         party.transcript.check_running()
         study = party.terms.study
+        waiting = Waiting("training", ())
         if not station.encrypted_head.exists():
-            if wait:
-                watch_training(here.there, study, json_)
-            elif (state := here.there.status(study).state) != "done":
-                raise RemoteError(f"the study is {state}", remedy="Wait until it is trained.")
             station.encrypted_head.parent.mkdir(exist_ok=True, mode=0o700)
-            here.there.fetch(study, station.encrypted_head, key=party.terms.digest.hex()[:32])
-        opening = Opening(party, list(Bundle(station.encrypted_head).items("weights")))
-        opening.consent()
-        waiting = until(opening.advance, wait, json_)
+            waiting = _trained(here, party, wait, json_)
         told: dict[str, Any] = {"study": study}
+        if not waiting.absent:
+            if not station.encrypted_head.exists():
+                here.there.fetch(study, station.encrypted_head, key=party.terms.digest.hex()[:32])
+            opening = Opening(party, list(Bundle(station.encrypted_head).items("weights")))
+            opening.consent()
+            waiting = until(opening.advance, wait, json_)
         if waiting.absent:
             told |= {"state": "waiting", "stage": waiting.stage, "missing": list(waiting.absent)}
         else:
@@ -232,12 +234,31 @@ def delete(
     render.tell("Deleted", {"study": study, "state": "deleted"}, json_)
 
 
+def _trained(here: Session, party: Party, wait: bool, quiet: bool) -> Waiting:
+    """Wait for the end of the training, and answer the refreshes on the way; or say who has to."""
+    from blindtune.errors import RemoteError
+    from blindtune.federation.threshold.party import Waiting
+    from blindtune.federation.threshold.served import refresh_served
+
+    study, place = party.terms.study, here.station.encrypted_head.with_name("refresh")
+    while True:
+        state = watch_training(here.there, study, quiet) if wait else here.there.status(study)
+        if state.state == "done":
+            return Waiting("training", ())
+        if state.state != "waiting":
+            raise RemoteError(f"the study is {state.state}", remedy="Wait until it is trained.")
+        waiting = until(lambda: refresh_served(party, here.mailbox, place), wait, quiet)
+        if waiting.absent:
+            return waiting
+        _started(here.there, study)
+
+
 def _started(there: Remote, study: str) -> Status:
-    """The study's state; started if this hospital's upload was the last it waited for, or if it failed."""
+    """The study's state; started if it waited for what this hospital did last, or if it failed."""
     from blindtune.client.transport import StatusError
 
     state = there.status(study)
-    if state.state not in ("ready", "failed", "cancelled"):
+    if state.state not in ("ready", "waiting", "failed", "cancelled"):
         return state
     try:
         return there.start(study)

@@ -30,6 +30,7 @@ REVEALED = (
     ("contribute: sums", "sealed bytes, their length", "counts of each class, pooled mean and covariance"),
     ("contribute: rows", "ciphertexts, how many blocks", "nothing"),
     ("training", "ciphertexts, the program", "nothing"),
+    ("refreshes, if any", "parts under masks", "the same; nothing of data"),
     ("open", "who consents; sealed bytes", "the head, and nothing else"),
 )
 """Phase, what the server sees, what the other hospitals see."""
@@ -259,6 +260,7 @@ def _tell(terms: Terms, json_: bool, **more: Any) -> None:
         "features": task.model.features if task else None,
         "directions": task.model.directions if task else None,
         "steps": program.steps,
+        "refreshed_after_steps": program.refreshes,
         "degree": program.degree,
         "rates": task.rates if task else [],
         "ring_degree": p.ring_degree,

@@ -157,7 +157,7 @@ class Remote:
     def wait(
         self, study: str, on_status: Callable[[Status], None] = lambda _: None, poll: float = 0.5
     ) -> Status:
-        """Poll until a study is done.
+        """Poll until a study is done, or waits for the hospitals of its joint key.
 
         Raises:
             RemoteError: it failed, was cancelled, or was never started.
@@ -165,7 +165,7 @@ class Remote:
         while True:
             status = self.status(study)
             on_status(status)
-            if status.state == "done":
+            if status.state in ("done", "waiting"):
                 return status
             if status.state == "failed":
                 raise self._http.error(f"training failed: {status.error}", status.remedy)

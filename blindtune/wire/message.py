@@ -9,7 +9,7 @@ NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,79}")
 """Of a message's stage, item and sender."""
 
 STALE, FRESH = ("stale", "server"), ("fresh", "members")
-"""Item and sender of a refresh's weights: as a server leaves them for the hospitals, and made fresh by them."""
+"""Item and sender of a refresh's weights: as a server leaves them, and as the hospitals made them fresh."""
 
 
 def refresh_stage(number: int) -> str:

@@ -31,6 +31,8 @@ from blindtune.models.heads import Encoded
 from blindtune.models.linear import LinearHead
 from blindtune.models.rehearsal import rehearse
 from blindtune.models.whitening import Whitening
+from blindtune.params import ParametersLiteral
+from blindtune.plan import plan
 from tests.cli.conftest import TOKEN, Ran, spawn
 from tests.openfhe import needs_openfhe, why_not_openfhe
 
@@ -230,6 +232,47 @@ def test_from_a_roster_to_one_head(hospitals: Hospitals, homes: Path, tmp_path: 
     exact = x @ weights.T + biases
     for head in heads:
         np.testing.assert_allclose(head.logits(x), exact, atol=0.01 * np.abs(exact).max())
+
+
+@pytest.mark.timeout(900)
+@needs_openfhe
+def test_weights_are_refreshed_while_the_server_trains(
+    hospitals: Hospitals, draft: Draft, homes: Path, tmp_path: Path
+) -> None:
+    """Two steps in a ring that holds one: the hospitals are asked in between."""
+    task = draft.task.model_copy(update={"rates": [4.0, 4.0]})
+    small = ParametersLiteral(16384, 5, 55, 56, 60).checked()
+    shape = (192, task.model.directions + 1, 3, task.head)
+    planned = plan(*shape, member_rows=(64,) * 3, parameters=small, refreshes=(1,))
+    agreed = hospitals.offer(Draft(draft.roster, task, planned).terms(2.0**20))
+    for _ in range(4):
+        hospitals.all("approve")
+    for name in (*NAMES, *NAMES):
+        hospitals.told("contribute", name, homes / f"{name}.npz", "--no-wait")
+
+    def reached(state: str) -> None:
+        until = time.monotonic() + 240
+        while not (found := hospitals.told("status", "tum")["state"]).startswith(state):
+            assert found.startswith(("training queued", "training running"))
+            assert time.monotonic() < until
+            time.sleep(0.5)
+
+    reached("training waiting: the hospitals have to refresh the weights (1 of 1)")
+    for name, missing in (("charite", ["lmu", "tum"]), ("lmu", ["tum"])):
+        told = hospitals.told("open", name, "--no-wait")
+        assert (told["stage"], told["missing"]) == ("refresh-0", missing)
+    # The last one puts the parts together and has the training go on.
+    hospitals.say("open", "tum", "--no-wait").refused("the study is")
+    reached("training done")
+    for _ in range(3):
+        states = [told["state"] for told in hospitals.all("open")]
+    assert states == ["open"] * 3
+    x, weights, biases = in_clear(homes, task)
+    exact = x @ weights.T + biases
+    for name in NAMES:
+        head = LinearHead.load(tmp_path / name / "head")
+        np.testing.assert_allclose(head.logits(x), exact, atol=0.01 * np.abs(exact).max())
+    assert agreed.program.refreshes == [1]
 
 
 @needs_openfhe

@@ -7,7 +7,6 @@ import socket
 import threading
 import time
 from contextlib import suppress
-from dataclasses import replace
 
 import httpx
 import numpy as np
@@ -239,14 +238,6 @@ def test_unknown_study_and_states_in_words(study, idle_server, tmp_path):
         with pytest.raises(RemoteError, match="no such thing here"):
             there.status(study.id)
     assert not [p for p in (idle_server.service.data_dir / "blobs").rglob("*") if p.is_file()]
-
-
-def test_a_program_with_refreshes_is_not_started(study, idle_server):
-    study.program = replace(study.program, refreshes=(1,))
-    with client(idle_server) as there:
-        there.submit(study.bundles())
-        with pytest.raises(RemoteError, match="refreshes, which need the hospitals"):
-            there.start(study.id)
 
 
 def test_fetched_head_is_checked(study, idle_server, tmp_path):

@@ -6,16 +6,16 @@ import secrets
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from blindtune.depth import JOINT
-from blindtune.errors import FederationError
+from blindtune.depth import ways
+from blindtune.errors import FederationError, PlanError
 from blindtune.federation.identity import Roster
 from blindtune.federation.threshold.rehearsal import MARGIN, Rehearsal
 from blindtune.federation.threshold.rows import task_of
 from blindtune.federation.threshold.standin import stand_in
 from blindtune.federation.threshold.terms import Task, Terms
 from blindtune.kernels.layout import Layout
-from blindtune.kernels.training import Progress
-from blindtune.plan import Plan, plan, smallest_parameters
+from blindtune.kernels.training import Program, Progress
+from blindtune.plan import Plan, plan
 from blindtune.wire.manifest import layout_model, parameters_model, program_model
 
 
@@ -37,19 +37,23 @@ class Draft:
     ) -> Draft:
         """Choose the smallest ring that the 2024 table allows, and the cheapest packing in it.
 
+        Where no ring holds all steps, the hospitals refresh the weights on the way (:mod:`blindtune.depth`).
+
         Raises:
             PlanError: nothing fits; says what would.
             ParametersError: a security level that the table lacks.
         """
         members, rows = len(roster), task.model.rows
-        head = task.head
+        shape = (members * rows, task.model.directions + 1, len(task.classes), task.head)
+        shares = (rows,) * members
+        (way, *_) = ways(*shape, joint=True, member_rows=shares, security=security)
+        if way.plan is None:
+            raise PlanError(way.why_not, remedy="Use fewer steps, or a lower degree.")
         made = plan(
-            members * rows,
-            task.model.directions + 1,
-            len(task.classes),
-            head,
-            member_rows=(rows,) * members,
-            parameters=smallest_parameters(head.program.levels, security, (JOINT,)),
+            *shape,
+            member_rows=shares,
+            parameters=way.plan.parameters,
+            refreshes=way.plan.program.refreshes,
             memory_limit=memory_limit,
         )
         return cls(roster, task, made)
@@ -59,6 +63,11 @@ class Draft:
         """The packing; each hospital fills as many row blocks as its rows need."""
         return replace(self.plan.layout, row_blocks=1)
 
+    @property
+    def program(self) -> Program:
+        """The task's steps, and the refreshes between them."""
+        return replace(self.task.head.program, refreshes=self.plan.program.refreshes)
+
     def rehearsed(self, on_progress: Callable[[Progress], None] = lambda _: None) -> float:
         """The bound of a result's error: what a rehearsal finds, and a margin. It takes as long as training.
 
@@ -66,7 +75,7 @@ class Draft:
             MissingPackageError: OpenFHE cannot be loaded here.
         """
         members = len(self.roster)
-        train = stand_in(self.task, self.layout, members, self.task.model.rows, on_progress)
+        train = stand_in(self.task, self.layout, members, self.task.model.rows, on_progress, self.program)
         return MARGIN * Rehearsal(self.plan.parameters, self.layout, members).length(train)
 
     def terms(self, length: float, results: int = 1) -> Terms:
@@ -84,7 +93,7 @@ class Draft:
             members={name: key.hex() for name, key in self.roster.keys.items()},
             parameters=parameters_model(self.plan.parameters),
             layout=layout_model(self.layout),
-            program=program_model(self.task.head.program),
+            program=program_model(self.program),
             task=self.task,
             length=length,
             results=results,
