@@ -13,6 +13,7 @@ from blindtune.federation.threshold.rehearsal import MARGIN, Rehearsal
 from blindtune.federation.threshold.standin import stand_in
 from blindtune.federation.threshold.terms import Task
 from blindtune.he.clear import ClearEngine
+from blindtune.he.openfhe.refresh import LEVELS
 from blindtune.params import SECURITY_TABLE, ParametersLiteral
 from tests.federation.threshold.conftest import LAYOUT, NAMES, TASK
 from tests.openfhe import needs_openfhe
@@ -39,11 +40,19 @@ def test_the_smallest_ring_that_the_table_allows(steps: int, degree: int, ring: 
     assert draft.terms(2.0**22).study != terms.study
 
 
-def test_what_no_ring_holds_is_refused() -> None:
-    with pytest.raises(PlanError, match="no ring holds"):
-        Draft.planned(ROSTER, task(20))
-    with pytest.raises(PlanError, match="no ring holds"):
-        Draft.planned(ROSTER, task(6), security=256)
+@pytest.mark.parametrize(
+    ("steps", "security", "refreshes"), [(3, 256, []), (6, 256, [3, 5]), (12, 128, [2, 4, 6, 8, 10])]
+)
+def test_what_no_ring_holds_at_once_is_refreshed(steps: int, security: int, refreshes: list[int]) -> None:
+    terms = Draft.planned(ROSTER, task(steps), security=security).terms(2.0**22)
+    p, program = terms.checked_parameters, terms.checked_program
+    assert terms.program.refreshes == refreshes
+    assert p.modulus_bits <= SECURITY_TABLE[security][p.ring_degree]
+    left = [p.levels - program.levels_after(r) for r in refreshes]
+    assert all(levels >= LEVELS for levels in left)
+
+
+def test_what_memory_does_not_hold_is_refused() -> None:
     with pytest.raises(PlanError, match="GiB on the server"):
         Draft.planned(ROSTER, task(3), memory_limit=1 << 20)
 
