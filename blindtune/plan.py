@@ -176,6 +176,16 @@ def plan(
     return Plan(rows, columns, outputs, settings, head.name, chosen, best, program, predicted, machine)
 
 
+def check_level(security: int) -> None:
+    """Refuse what is no security level of the table's.
+
+    Raises:
+        ParametersError: it is none.
+    """
+    if security == INSECURE or security not in SECURITY_TABLE:
+        raise ParametersError(f"no security level {security}", remedy="Choose 128, 192 or 256.")
+
+
 def smallest_parameters(
     levels: int, security: int, sizes: Sequence[tuple[int, int, int]] = SIZES
 ) -> Parameters:
@@ -188,8 +198,7 @@ def smallest_parameters(
         PlanError: no ring holds so many levels.
         ParametersError: no such security level.
     """
-    if security == INSECURE or security not in SECURITY_TABLE:
-        raise ParametersError(f"no security level {security}", remedy="Choose 128, 192 or 256.")
+    check_level(security)
     for ring_degree in sorted(SECURITY_TABLE[security]):
         for scale, first, special in sizes:
             if most_levels(ring_degree, scale, first + special, security) >= levels:

@@ -419,7 +419,7 @@ def test_what_is_wrong_with_a_call_is_told_in_one_line(
     blindtune(*create, *two, *at).refused("nobody signs the offer")
     blindtune(*create, "--class", "a").refused("classes")
     blindtune(*create, *two, "--directions", 7).refused("more directions than features")
-    blindtune(*create, *two, *(["--rate", 4] * 40)).refused("no ring holds")
+    blindtune(*create, *two, *(["--rate", 4] * 65)).refused("rates")
     blindtune(*create, *two, "--security", 100).refused("no security level 100")
     assert not there.exists()
     assert not (tmp_path / "terms.json").exists()
