@@ -17,7 +17,7 @@ from blindtune.kernels.machine import Machine
 from blindtune.kernels.training import Program
 from blindtune.models.heads import Head
 from blindtune.params import SECURITY_TABLE, ParametersLiteral, most_levels
-from blindtune.plan import Plan, plan, smallest_parameters
+from blindtune.plan import Plan, check_level, plan, smallest_parameters
 
 JOINT = (55, 56, 60)
 """Bits of scale, first and special prime under a joint key: smudging takes twenty bits of the scale and more;
@@ -103,7 +103,11 @@ def ways(
     Args:
         joint: whether several hospitals hold the key together.
         rows, columns, outputs, member_rows, security, memory_limit, machine: see :func:`blindtune.plan.plan`.
+
+    Raises:
+        ParametersError: no such security level.
     """
+    check_level(security)
 
     def planned(parameters: Any, refreshes: tuple[int, ...]) -> Plan:
         return plan(

@@ -15,7 +15,7 @@ from blindtune.federation.threshold.standin import stand_in
 from blindtune.federation.threshold.terms import Task, Terms
 from blindtune.kernels.layout import Layout
 from blindtune.kernels.training import Program, Progress
-from blindtune.plan import Plan, plan
+from blindtune.plan import Plan
 from blindtune.wire.manifest import layout_model, parameters_model, program_model
 
 
@@ -45,18 +45,16 @@ class Draft:
         """
         members, rows = len(roster), task.model.rows
         shape = (members * rows, task.model.directions + 1, len(task.classes), task.head)
-        shares = (rows,) * members
-        (way, *_) = ways(*shape, joint=True, member_rows=shares, security=security)
-        if way.plan is None:
-            raise PlanError(way.why_not, remedy="Use fewer steps, or a lower degree.")
-        made = plan(
+        (way, *_) = ways(
             *shape,
-            member_rows=shares,
-            parameters=way.plan.parameters,
-            refreshes=way.plan.program.refreshes,
+            joint=True,
+            member_rows=(rows,) * members,
+            security=security,
             memory_limit=memory_limit,
         )
-        return cls(roster, task, made)
+        if way.plan is None:
+            raise PlanError(way.why_not, remedy="Use fewer rows or steps, or a lower degree.")
+        return cls(roster, task, way.plan)
 
     @property
     def layout(self) -> Layout:
