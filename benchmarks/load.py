@@ -1,6 +1,6 @@
 """Requests under load while studies train: how long health takes to answer, and what it costs the training.
 
-    python -m benchmarks.load --work /tmp/load [--requests 10000] [--rate 60] [--rows 20000] [--turns 2]
+    python -m benchmarks.load --work /tmp/load [--requests 10000] [--rate 50] [--rows 20000] [--turns 2]
 
 Two studies train at a time, by turns alone and under load from a second process: half of its requests ask
 for health, half for studies, jobs and who one is. The slowdown is that of the medians within this one run.
@@ -156,7 +156,7 @@ def main() -> None:
     )
     parser.add_argument("--work", type=Path)
     parser.add_argument("--requests", type=int, default=10_000)
-    parser.add_argument("--rate", type=float, default=60.0)
+    parser.add_argument("--rate", type=float, default=50.0)
     parser.add_argument("--rows", type=int, default=20_000)
     parser.add_argument("--turns", type=int, default=2)
     parser.add_argument("--ask", help=argparse.SUPPRESS)
