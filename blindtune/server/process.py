@@ -41,9 +41,6 @@ UNTOLD = 4
 STOPPED = 143
 """Of one that was told to stop, as systemd tells all processes of a service at once."""
 
-GIVES_WAY = 5
-"""Niceness of trainings: whoever asks the server waits for no training."""
-
 log = logging.getLogger(f"{logs.ROOT}.worker")
 
 
@@ -89,7 +86,6 @@ class Heart(Pulse):
 def main() -> int:
     """Train one job; the exit status is 0 if the database says what became of it."""
     given = json.load(sys.stdin)
-    os.nice(GIVES_WAY)
     # At once, as kill -9 would: an exception could come up inside a compiler, which then prints it.
     signal.signal(signal.SIGTERM, lambda *_: _end(STOPPED))
     signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -15,7 +15,7 @@ import pytest
 
 from blindtune.errors import BundleError
 from blindtune.server import pool as module
-from blindtune.server.process import GIVES_WAY, _told
+from blindtune.server.process import _told
 from tests.server.placing import Place, processes, until
 
 
@@ -88,7 +88,7 @@ def test_a_stopped_worker_whose_job_is_cancelled_holds_its_place_no_longer(
     with place.working():
         place.reached(job, 1)
         (stopped,) = until(processes)
-        assert stopped.nice() == min(19, psutil.Process().nice() + GIVES_WAY)
+        assert stopped.nice() == min(19, psutil.Process().nice() + module.GIVES_WAY)
         stopped.suspend()
         place.service.jobs.cancel(job)
         place.done(place.start(study))
