@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from blindtune.cli import render
+from blindtune.cli import interrupts, render
 from blindtune.cli.hospital import head_of, machine_of, rehearsal_told, side_by_side
 from blindtune.cli.options import (
     Degree,
@@ -91,6 +91,7 @@ def encrypt(
         started = time.perf_counter()
         data, origin = _load(scans, labels, backbone, weights, directory, json_)
         embedded = time.perf_counter()
+        interrupts.check()
         made = head_of(head, outputs_of(data.classes), steps, degree, grid)
         parameters = secret.parameters if secret else None
         if release:
@@ -111,6 +112,7 @@ def encrypt(
                 parameters=parameters,
             )
         rehearsed = time.perf_counter()
+        interrupts.check()
         settings = _encrypt(
             prepared, directory, secret, locked, member, origin, tuple(note or ()), release, json_
         )

@@ -7,10 +7,10 @@ import signal
 import sys
 from types import FrameType
 
+from blindtune.cli import interrupts
+
 STOPPED = "stopped; run the same command again to go on"
 INTERRUPTED = 130
-
-_interrupted = False
 
 
 def run() -> None:
@@ -33,9 +33,7 @@ def run() -> None:
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
-    # Libraries turn an interrupt into errors of their own: remember where the error came from.
-    global _interrupted
-    _interrupted = True
+    interrupts.pressed = True
     raise KeyboardInterrupt
 
 
@@ -60,7 +58,7 @@ def _explained(error: BaseException) -> tuple[str, int]:
 
     from blindtune.errors import BlindtuneError
 
-    if _interrupted or isinstance(error, (KeyboardInterrupt, typer.Abort)):
+    if interrupts.pressed or isinstance(error, (KeyboardInterrupt, typer.Abort)):
         return STOPPED, INTERRUPTED
     if isinstance(error, BlindtuneError):
         return str(error), error.exit_code

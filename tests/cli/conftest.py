@@ -92,13 +92,13 @@ def blindtune(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> Iterator[Callable[..., Ran]]:
     """Runs a command in this process, through the real entry point."""
-    from blindtune.cli import main
+    from blindtune.cli import interrupts, main
 
     before = signal.getsignal(signal.SIGINT)
 
     def run(*args: object) -> Ran:
         signal.signal(signal.SIGINT, signal.default_int_handler)
-        monkeypatch.setattr(main, "_interrupted", False)
+        monkeypatch.setattr(interrupts, "pressed", False)
         monkeypatch.setattr(sys, "argv", ["blindtune", *map(str, args)])
         capfd.readouterr()
         with pytest.raises(SystemExit) as ended:

@@ -10,6 +10,9 @@ from dataclasses import replace
 
 import pytest
 
+from blindtune.cli import interrupts
+from blindtune.imaging import load_embeddings
+
 EMBEDDED = "blindtune_deit_96"
 ANNOUNCE = (sys.executable, "-c", "from blindtune.cli.main import run; print('ready', flush=True); run()")
 
@@ -33,6 +36,15 @@ class TestEncrypt:
     )
     def test_leaves_nothing(self, blindtune, press, embeddings, tmp_path, place, call):
         press(place, call)
+        blindtune("encrypt", embeddings, "--out", tmp_path / "study", "--steps", 1).stopped()
+        assert list(tmp_path.iterdir()) == []
+
+    def test_one_that_a_library_swallowed(self, blindtune, embeddings, tmp_path, monkeypatch):
+        def load(path):
+            interrupts.pressed = True
+            return load_embeddings(path)
+
+        monkeypatch.setattr("blindtune.imaging.load_embeddings", load)
         blindtune("encrypt", embeddings, "--out", tmp_path / "study", "--steps", 1).stopped()
         assert list(tmp_path.iterdir()) == []
 
