@@ -96,7 +96,9 @@ def measure(work: Path, requests: int, rate: float, rows: int, turns: int) -> di
             command += ["--requests", str(requests // turns), "--rate", str(rate)]
             # Into a file: nobody reads a pipe while studies train, and answers are more than it holds.
             told = work / "answers.json"
-            with told.open("w") as file, subprocess.Popen(command, stdout=file, cwd=ROOT) as asking:
+            # In a session of its own: it stands for other machines, and shares nothing with the clients here.
+            options: dict[str, Any] = {"cwd": ROOT, "start_new_session": True}
+            with told.open("w") as file, subprocess.Popen(command, stdout=file, **options) as asking:
                 # As long as requests come, trainings follow each other.
                 while asking.poll() is None:
                     seconds = train(url, token, studies)
