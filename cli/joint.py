@@ -103,6 +103,11 @@ def until(step: Callable[[], Waiting], wait: bool, quiet: bool) -> Waiting:
         time.sleep(PAUSE)
 
 
+def held_up(waiting: Waiting) -> dict[str, Any]:
+    """What is told of a study that others hold up."""
+    return {"state": "waiting", "stage": waiting.stage, "missing": list(waiting.absent)}
+
+
 def contribute(
     directory: Directory,
     embeddings: Annotated[Path, typer.Argument(help="Features and labels (.npz); the training rows count.")],
@@ -129,7 +134,7 @@ def contribute(
             waiting = until(rows.sum.advance, wait, json_)
         told: dict[str, Any] = {"study": party.terms.study}
         if waiting.absent:
-            told |= {"state": "waiting", "stage": waiting.stage, "missing": list(waiting.absent)}
+            told |= held_up(waiting)
         else:
             bundles = write_bundles(here.station, party, rows)
             total = sum(p.stat().st_size for b in bundles for p in (b / "parts").glob("*"))
@@ -178,7 +183,7 @@ def open_(
             opening.consent()
             waiting = until(opening.advance, wait, json_)
         if waiting.absent:
-            told |= {"state": "waiting", "stage": waiting.stage, "missing": list(waiting.absent)}
+            told |= held_up(waiting)
         else:
             joint_head(party, opening.head()).save(station.head)
             told |= {"state": "open", "head": str(station.head)}

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from blindtune.cli import joint, render
-from blindtune.cli.joint import Directory, Passphrase, Wait, session, until
+from blindtune.cli.joint import Directory, Passphrase, Wait, held_up, session, until
 from blindtune.cli.options import Ca, ClientCert, Degree, Json, Memory, PlainHttp, Security, TokenFile, number
 from blindtune.cli.place import SERVER, given_or_kept, keep, remote
 
@@ -205,7 +205,7 @@ def approve(
         waiting = until(party.advance, wait, json_)
         told: dict[str, Any] = {"study": offered.study, "terms": offered.fingerprint}
         if waiting.absent:
-            told |= {"state": "waiting", "stage": waiting.stage, "missing": list(waiting.absent)}
+            told |= held_up(waiting)
         else:
             told |= {"state": "keys made", "fingerprint": party.transcript.fingerprint}
             told["next"] = f"compare the fingerprint; blindtune study contribute {directory} EMBEDDINGS"
