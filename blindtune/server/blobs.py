@@ -65,15 +65,8 @@ class DirectoryBlobs:
         with open(file, "rb+") as handle:
             os.fsync(handle.fileno())
         made = not place.parent.is_dir()
-        while True:
-            place.parent.mkdir(parents=True, exist_ok=True)
-            try:
-                os.replace(file, place)
-                break
-            except FileNotFoundError:
-                # A deletion may have taken the empty directory away meanwhile.
-                if not file.exists():
-                    raise
+        place.parent.mkdir(parents=True, exist_ok=True)
+        os.replace(file, place)
         sync_directory(place.parent)
         if made:
             sync_directory(place.parent.parent)
@@ -88,11 +81,8 @@ class DirectoryBlobs:
 
     def delete(self, tenant: str, sha256: str) -> None:
         """See :class:`Blobs`."""
-        place = self._place(tenant, sha256)
-        place.unlink(missing_ok=True)
-        with suppress(OSError):
-            place.parent.rmdir()
-            place.parent.parent.rmdir()
+        # Its directory stays, for a put beside this may just have made it.
+        self._place(tenant, sha256).unlink(missing_ok=True)
 
     def names(self) -> Iterator[tuple[str, str]]:
         """See :class:`Blobs`."""
