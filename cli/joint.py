@@ -124,7 +124,7 @@ def contribute(
     from blindtune.federation.threshold.station import contribution, write_bundles
     from blindtune.imaging.arrays import load_embeddings
 
-    data = load_embeddings(embeddings)
+    data = load_embeddings(embeddings, shard=True)
     with session(directory, token_file, plain_http, passphrase) as here:
         party = here.party()
         waiting = until(party.advance, wait, json_)

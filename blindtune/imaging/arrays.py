@@ -27,7 +27,7 @@ class Embeddings:
     Attributes:
         features: float32 (n, d), finite.
         labels: int64 (n,), indices into ``classes``.
-        classes: names of the classes, two or more.
+        classes: names of the classes, two or more; in a shard one may do.
         patients: (n,) ids; "row:i" where the file has none.
         splits: (n,) of 'train', 'val' or 'test'; no patient is in two.
     """
@@ -46,7 +46,7 @@ class Embeddings:
         return np.flatnonzero(self.splits == split)
 
 
-def load_embeddings(path: str | Path, *, seed: int = 0) -> Embeddings:
+def load_embeddings(path: str | Path, *, seed: int = 0, shard: bool = False) -> Embeddings:
     """Read embeddings and labels from an .npz file; nothing in it is ever unpickled.
 
     Either ``embeddings`` (n, d) and ``labels`` (n,), with optional ``splits``, ``patients`` (n,)
@@ -56,6 +56,7 @@ def load_embeddings(path: str | Path, *, seed: int = 0) -> Embeddings:
     Args:
         path: the .npz file.
         seed: which draw of splits.
+        shard: the rows are one hospital's of several: classes may be without training rows, or be one.
 
     Raises:
         InputError: not such a file, NaN or infinity, shapes that do not fit, or splits as in ``load_cohort``.
@@ -95,7 +96,8 @@ def load_embeddings(path: str | Path, *, seed: int = 0) -> Embeddings:
         if None in names:
             raise InputError("an unknown split name", where=where, remedy="Write train, val or test.")
         splits = complete_splits([name for name in names if name], patients, labels, seed=seed)
-    check_train_classes(labels, splits, classes)
+    if not shard:
+        check_train_classes(labels, splits, classes)
     return Embeddings(features, labels, classes, patients, splits)
 
 

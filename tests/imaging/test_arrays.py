@@ -85,6 +85,18 @@ def test_refusals(save, change, reason):
     assert "\n" not in str(caught.value)
 
 
+def test_a_shard_may_lack_classes(save):
+    splits = np.array(["train"] * 30 + ["test"] * 10)
+    lacking = {"embeddings": X, "labels": np.where(splits == "train", 0, Y), "splits": splits}
+    path = save(**lacking, classes=["well", "ill", "worse"])
+    with pytest.raises(InputError, match="no training image of class ill, worse"):
+        load_embeddings(path)
+    shard = load_embeddings(path, shard=True)
+    assert shard.classes == ("well", "ill", "worse")
+    assert set(shard.labels[shard.indices("train")]) == {0}
+    assert load_embeddings(save(embeddings=X, labels=["ill"] * 40), shard=True).classes == ("ill",)
+
+
 def test_missing_arrays(save):
     with pytest.raises(InputError, match="no embeddings"):
         load_embeddings(save(features=X))

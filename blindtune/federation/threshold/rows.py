@@ -60,9 +60,10 @@ class JointRows(HeadLearner):
         """Encrypt the rows under the joint key into a data bundle, which may leave the hospital.
 
         Raises:
-            FederationError: someone has not contributed yet.
+            FederationError: someone has not contributed yet, or nobody has a training row of a class.
         """
         totals = pooled(self._party)
+        self._check_classes(totals["images"])
         self.begin(totals)
         head, terms = self._task.head, self._party.terms
         labels = np.eye(len(self._task.classes))[self.training.labels] - 0.5
@@ -82,6 +83,16 @@ class JointRows(HeadLearner):
     def raw(self, head: Floats) -> tuple[Floats, Floats]:
         """See :func:`raw`."""
         return raw(self._party, head)
+
+    def _check_classes(self, images: Floats) -> None:
+        """A hospital may lack a class, all of them together may not."""
+        missing = [name for name, count in zip(self._task.classes, images, strict=True) if count <= 0]
+        if missing:
+            raise FederationError(
+                f"no hospital has a training row of {', '.join(missing)}",
+                where="rows",
+                remedy="Begin a new study without it: blindtune study refuse ends this one for all.",
+            )
 
 
 def rows_sum(party: Party) -> MaskedSum:

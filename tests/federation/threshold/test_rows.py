@@ -96,6 +96,19 @@ def test_sums_are_seen_by_hospitals_alone(group: Group) -> None:
     assert own[:3].max() > 2**20
 
 
+def test_a_class_that_nobody_has_is_refused(group: Group, tmp_path: Path) -> None:
+    rows = {}
+    for name, shard in cases().items():
+        # One hospital lacks two classes, which the others may; all lack one.
+        labels = np.where(shard.labels == 2, 0, shard.labels) if name != "lmu" else 0 * shard.labels
+        rows[name] = JointRows(group.parties[name], Cases(shard.features, labels))
+        rows[name].contribute()
+    for name, one in rows.items():
+        with pytest.raises(FederationError, match="no hospital has a training row of viral"):
+            one.write(tmp_path / name)
+        assert not (tmp_path / name).exists()
+
+
 def test_what_was_added_stays(group: Group) -> None:
     shards = cases()
     JointRows(group.parties["lmu"], shards["lmu"]).contribute()
