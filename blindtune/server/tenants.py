@@ -221,7 +221,8 @@ def used_bytes(db: Connection, tenant: str) -> int:
     length = func.length(bundles.c.manifest)
     told = select(func.coalesce(func.sum(length), 0)).where(bundles.c.tenant == tenant)
     said = select(func.count() * MESSAGE_ROW).select_from(messages).where(messages.c.tenant == tenant)
-    return sum(int(db.execute(query).scalar_one()) for query in (kept, coming, told, said))
+    parts = (query.scalar_subquery() for query in (kept, coming, told, said))
+    return sum(int(size) for size in db.execute(select(*parts)).one())
 
 
 def check_room(db: Connection, tenant: str, more: int) -> None:

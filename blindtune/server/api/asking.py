@@ -31,7 +31,8 @@ SILENCE = 20.0
 bearer = HTTPBearer(auto_error=False, description="A token of blindtune tokens.")
 
 
-def _service(request: Request) -> Service:
+async def _service(request: Request) -> Service:
+    # Async, as all of these that wait for nothing: others are called in a thread each.
     found: Service = request.app.state.service
     return found
 
@@ -70,23 +71,23 @@ def _tenant(caller: Anyone, scope: str) -> str:
     return caller.tenant
 
 
-def _reading(caller: Anyone) -> str:
+async def _reading(caller: Anyone) -> str:
     return _tenant(caller, "read")
 
 
-def _submitting(caller: Anyone) -> str:
+async def _submitting(caller: Anyone) -> str:
     return _tenant(caller, "submit")
 
 
-def _seeing(caller: Anyone) -> str | None:
+async def _seeing(caller: Anyone) -> str | None:
     return None if "operator" in caller.scopes else _tenant(caller, "read")
 
 
-def _managing(caller: Anyone) -> str | None:
+async def _managing(caller: Anyone) -> str | None:
     return None if "operator" in caller.scopes else _tenant(caller, "submit")
 
 
-def _operating(caller: Anyone) -> Caller:
+async def _operating(caller: Anyone) -> Caller:
     if "operator" not in caller.scopes:
         raise Refused(403, "the token lacks the scope operator", "Use one that has it.")
     return caller
