@@ -187,6 +187,7 @@ def open_(
         else:
             joint_head(party, opening.head()).save(station.head)
             told |= {"state": "open", "head": str(station.head)}
+            told["next"] = f"blindtune evaluate {directory} --embeddings EMBEDDINGS"
     render.tell("Opened", told, json_)
 
 

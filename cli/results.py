@@ -12,6 +12,7 @@ from blindtune.cli.options import Json, Study
 
 if TYPE_CHECKING:
     from blindtune.client.decrypt import Opened
+    from blindtune.client.study import StudyDirectory
     from blindtune.imaging import Embeddings
     from blindtune.report import Predictions, Result
 
@@ -86,26 +87,36 @@ def release(
 
 
 def evaluate(
-    study: Study,
+    study: Annotated[Path, typer.Argument(help="The directory from blindtune encrypt, or study join.")],
+    embeddings: Annotated[
+        Path | None, typer.Option(help="The .npz whose test rows a head from study open is evaluated on.")
+    ] = None,
     predictions: Annotated[
         Path | None, typer.Option(help="Write each head's test predictions into this folder, for compare.")
     ] = None,
     json_: Json = False,
 ) -> None:
-    """Evaluate on the test split, beside the same steps in clear and the converged plaintext head."""
-    from blindtune.client.evaluate import SHOWN, evaluate_study, study_summary
+    """Evaluate on the test split, beside the same steps in clear and the converged plaintext head.
+
+    A head that several hospitals opened stands alone, on each hospital's own test rows.
+    """
+    from blindtune.client.evaluate import SHOWN, evaluate_head, evaluate_study, head_summary, study_summary
     from blindtune.client.study import StudyDirectory
+    from blindtune.imaging import load_embeddings
     from blindtune.models.linear import LinearHead
     from blindtune.report import terminal_table, write_report
 
     directory = StudyDirectory(study)
-    settings = directory.settings()
-    results = evaluate_study(directory)
-    json_path, html_path = write_report(
-        directory.report, study_summary(settings, LinearHead.load(directory.head)), results
-    )
+    _check_rows(directory, embeddings)
+    if embeddings is None:
+        settings, data, results = directory.settings(), directory.embeddings(), evaluate_study(directory)
+        summary = study_summary(settings, LinearHead.load(directory.head))
+    else:
+        head, data = LinearHead.load(directory.head), load_embeddings(embeddings, shard=True)
+        results, summary = evaluate_head(head, data), head_summary(head)
+    json_path, html_path = write_report(directory.report, summary, results)
     if predictions is not None:
-        _write_heads(results, directory.embeddings(), predictions)
+        _write_heads(results, data, predictions)
     if json_:
         print(json_path.read_text())
         return
@@ -119,35 +130,49 @@ def evaluate(
 
 def predict(
     head: Annotated[Path, typer.Argument(help="The head's directory: STUDY/head.")],
-    scans: Annotated[Path, typer.Argument(help="A scan, or a folder of scans.")],
+    scans: Annotated[Path, typer.Argument(help="A scan, a folder of scans, or an .npz of embeddings.")],
     weights: Annotated[Path | None, typer.Option(help="The backbone's weights (.safetensors).")] = None,
     labels: Annotated[
         Path | None,
         typer.Option(help="Labels table: adds patient and label, for compare, and leaves out the rest."),
     ] = None,
     split: Annotated[
-        str | None, typer.Option(help="Only the scans of this split of the labels table.")
+        str | None,
+        typer.Option(help="Only the scans of this split of the labels table, or rows of the .npz."),
     ] = None,
     out: Annotated[Path | None, typer.Option(help="CSV to write instead of stdout.")] = None,
     json_: Json = False,
 ) -> None:
-    """Classify scans with a decrypted head, on this machine."""
-    from blindtune.client.predict import predict_scans
+    """Classify scans, or rows of embeddings, with a decrypted head, on this machine.
+
+    With --split, rows of embeddings come with their patients and labels, for compare.
+    """
+    from blindtune.client.predict import predict_rows, predict_scans, predict_split
     from blindtune.errors import InputError
     from blindtune.models.linear import LinearHead
 
-    if split is not None and labels is None:
+    rows = scans.suffix == ".npz"
+    if rows and (labels is not None or weights is not None):
+        raise InputError(
+            "embeddings need neither --labels nor --weights", where=scans.name, remedy="Leave them out."
+        )
+    if not rows and split is not None and labels is None:
         raise InputError("no table that tells splits", where="--split", remedy="Give --labels as well.")
     loaded = LinearHead.load(head)
-    with render.progress(json_ or out is None) as shown:
-        task = shown.add_task("features", total=None)
-        found = predict_scans(
-            loaded, scans, weights, lambda done, total: shown.update(task, completed=done, total=total)
-        )
-    labelled = None if labels is None else _labelled(found, loaded.classes, labels, split)
+    if rows:
+        found = predict_rows(loaded, scans)
+        labelled = None if split is None else predict_split(loaded, scans, split)
+    else:
+        with render.progress(json_ or out is None) as shown:
+            task = shown.add_task("features", total=None)
+            found = predict_scans(
+                loaded, scans, weights, lambda done, total: shown.update(task, completed=done, total=total)
+            )
+        labelled = None if labels is None else _labelled(found, loaded.classes, labels, split)
     if json_:
         chosen = None if labelled is None else set(labelled.cases)
-        render.print_json([row for row in found if chosen is None or row["file"] in chosen])
+        name = _named(found)
+        render.print_json([row for row in found if chosen is None or row[name] in chosen])
         return
     text = _csv(found, loaded.classes) if labelled is None else labelled.to_csv()
     if out is None:
@@ -158,14 +183,37 @@ def predict(
         labelled.write(out)
 
 
+def _check_rows(directory: StudyDirectory, embeddings: Path | None) -> None:
+    """Refuse a head without rows to evaluate it on, and other rows than a study's own.
+
+    Raises:
+        InputError: as said.
+    """
+    from blindtune.errors import InputError
+
+    if directory.complete and embeddings is not None:
+        raise InputError(
+            "the study has its own embeddings",
+            where="--embeddings",
+            remedy="For other rows: blindtune predict STUDY/head FILE.npz --split test, then compare.",
+        )
+    if not directory.complete and embeddings is None and directory.head.is_dir():
+        raise InputError(
+            "a head, and no rows to evaluate it on",
+            where=directory.root.name,
+            remedy="Give --embeddings FILE.npz.",
+        )
+
+
 def _write_heads(results: dict[str, Result], data: Embeddings, folder: Path) -> None:
     """A CSV of test predictions a head; cases are rows of the study's embeddings."""
     import re
 
+    from blindtune.client.predict import row_name
     from blindtune.report import Predictions
 
     test = data.indices("test").tolist()
-    cases, patients = [f"row {i}" for i in test], [data.patients[i] for i in test]
+    cases, patients = [row_name(i) for i in test], [data.patients[i] for i in test]
     render.make_directory(folder)
     for name, result in results.items():
         file = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
@@ -214,15 +262,19 @@ def _labelled(
 
 
 def _csv(found: list[dict[str, Any]], classes: tuple[str, ...]) -> str:
-    """A line a scan: file, prediction, and the probability of each class."""
+    """A line a scan or row: its name, prediction, and the probability of each class."""
     import csv
     import io
 
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["file", "prediction", *classes])
+    name = _named(found)
+    writer.writerow([name, "prediction", *classes])
     for row in found:
-        writer.writerow(
-            [row["file"], row["prediction"], *(f"{p:.4f}" for p in row["probabilities"].values())]
-        )
+        writer.writerow([row[name], row["prediction"], *(f"{p:.4f}" for p in row["probabilities"].values())])
     return text.getvalue()
+
+
+def _named(found: list[dict[str, Any]]) -> str:
+    """What predictions are named by: scans by file, rows of embeddings as cases."""
+    return "file" if "file" in found[0] else "case"

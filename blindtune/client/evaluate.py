@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from blindtune import __version__
 from blindtune.client.decrypt import finish
@@ -12,6 +13,7 @@ from blindtune.client.prepare import ENOUGH_ROWS
 from blindtune.client.settings import Settings
 from blindtune.client.study import StudyDirectory
 from blindtune.errors import InputError, ModelError
+from blindtune.imaging import Embeddings
 from blindtune.models.grid import named
 from blindtune.models.linear import LinearHead
 from blindtune.report import Result, converged_softmax
@@ -37,9 +39,7 @@ def evaluate_study(directory: StudyDirectory, *, resamples: int = 1000) -> dict[
     """
     settings = directory.settings()
     data = directory.embeddings()
-    test = data.indices("test")
-    if not len(test):
-        raise InputError("no test rows", remedy="Give a split with test rows in the labels.")
+    test = _test_rows(data)
     encrypted = LinearHead.load(directory.head)
     rehearsed = settings.split(directory.whitening()[1])[chosen(settings, encrypted)]
     clear, _ = finish(directory, settings, rehearsed, "in clear")
@@ -73,6 +73,31 @@ def evaluate_study(directory: StudyDirectory, *, resamples: int = 1000) -> dict[
         )
         for name, value in logits.items()
     }
+
+
+def evaluate_head(head: LinearHead, data: Embeddings, *, resamples: int = 1000) -> dict[str, Result]:
+    """Evaluate a head alone on the test rows of embeddings, such as one that several hospitals opened.
+
+    Raises:
+        InputError: no test rows, of another number of features, or a class that the head has not.
+    """
+    test = _test_rows(data)
+    result = Result.of(
+        head.logits(data.features[test]),
+        data.labels_of(head.classes)[test],
+        head.classes,
+        kind=head.kind,  # type: ignore[arg-type]
+        groups=[data.patients[i] for i in test],
+        resamples=resamples,
+    )
+    return {ENCRYPTED: result}
+
+
+def _test_rows(data: Embeddings) -> NDArray[np.intp]:
+    test = data.indices("test")
+    if not len(test):
+        raise InputError("no test rows", remedy="Give a split with test rows in the labels.")
+    return test
 
 
 def chosen(settings: Settings, head: LinearHead) -> int:
@@ -115,6 +140,19 @@ def study_summary(settings: Settings, head: LinearHead) -> dict[str, object]:
             "Backbone": {k: str(v) for k, v in settings.backbone.items()} or {"features": "ready embeddings"},
             "Head": {k: (str(v) if isinstance(v, list) else v) for k, v in own.items()},
             **_grid(settings, head),
+            "Software": {"blindtune": __version__},
+        },
+    }
+
+
+def head_summary(head: LinearHead) -> dict[str, object]:
+    """What the report says about a head whose study is not here; nothing about patients."""
+    return {
+        "title": "Encrypted head training",
+        "summary": f"A head for {len(head.classes)} classes, evaluated on the test rows of embeddings.",
+        "provenance": {
+            "Backbone": {k: str(v) for k, v in head.backbone.items()} or {"features": "ready embeddings"},
+            "Head": {k: str(v) for k, v in head.provenance.items()},
             "Software": {"blindtune": __version__},
         },
     }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -44,6 +44,20 @@ class Embeddings:
     def indices(self, split: str) -> npt.NDArray[np.intp]:
         """Rows of 'train', 'val' or 'test'."""
         return np.flatnonzero(self.splits == split)
+
+    def labels_of(self, classes: Sequence[str]) -> npt.NDArray[np.int64]:
+        """Labels as indices into other classes, which have the same names in an order of their own.
+
+        Raises:
+            InputError: a class that is not among them.
+        """
+        strange = [name for name in self.classes if name not in classes]
+        if strange:
+            raise InputError(
+                f"a class that the study has not: {strange[0][:40]}",
+                remedy=f"The study's classes are {', '.join(classes)}.",
+            )
+        return np.array([classes.index(name) for name in self.classes], np.int64)[self.labels]
 
 
 def load_embeddings(path: str | Path, *, seed: int = 0, shard: bool = False) -> Embeddings:
@@ -99,6 +113,18 @@ def load_embeddings(path: str | Path, *, seed: int = 0, shard: bool = False) -> 
     if not shard:
         check_train_classes(labels, splits, classes)
     return Embeddings(features, labels, classes, patients, splits)
+
+
+def load_features(path: Path) -> npt.NDArray[np.float32]:
+    """The ``embeddings`` (n, d) of an .npz file, whose labels nobody has to know.
+
+    Raises:
+        InputError: not such a file, NaN or infinity.
+    """
+    arrays = _load_npz(path)
+    if "embeddings" not in arrays:
+        raise InputError("no array 'embeddings'", where=path.name, remedy=_LAYOUT)
+    return _features(arrays, "embeddings", path.name)
 
 
 def _load_npz(path: Path) -> dict[str, npt.NDArray[Any]]:

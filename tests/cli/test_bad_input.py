@@ -394,7 +394,10 @@ class TestHeads:
 
     def test_prediction_with_ready_embeddings(self, blindtune, trained, scans):
         assert blindtune("decrypt", trained).code == 0
-        blindtune("predict", trained / "head", scans).refused("no backbone is known")
+        blindtune("predict", trained / "head", scans).refused("no backbone is known", ".npz")
+
+    def test_other_rows_than_the_studys_own(self, blindtune, study, embeddings):
+        blindtune("evaluate", study, "--embeddings", embeddings).refused("the study has its own embeddings")
 
     def test_damaged_head(self, blindtune, trained, scans):
         assert blindtune("decrypt", trained).code == 0

@@ -235,6 +235,10 @@ def test_from_a_roster_to_one_head(hospitals: Hospitals, homes: Path, tmp_path: 
     exact = x @ weights.T + biases
     for head in heads:
         np.testing.assert_allclose(head.logits(x), exact, atol=0.01 * np.abs(exact).max())
+    ran = hospitals.run("predict", tmp_path / "lmu" / "head", homes / "lmu.npz", "--split", "test", "--json")
+    own = load_embeddings(homes / "lmu.npz")
+    said = heads[1].logits(own.features[own.indices("test")]).argmax(axis=1)
+    assert [row["prediction"] for row in json.loads(ran.out)] == [CLASSES[k] for k in said]
 
 
 @pytest.mark.timeout(900)
