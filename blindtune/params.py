@@ -35,15 +35,19 @@ class Parameters:
 
     Attributes:
         ring_degree: N, a power of two; a ciphertext has ``N / 2`` complex slots.
-        primes: the data primes, first one first, then the key-switching prime.
+        primes: the data primes, first one first, then the key-switching primes.
         scale_bits: log2 of the nominal scale that every ciphertext carries after a rescale.
         security: 128, 192, 256, or 0 for ``insecure`` test parameters.
+        special: key-switching primes.
+        digits: that a key switch takes, each of as many data primes; 0 for one a prime.
     """
 
     ring_degree: int
     primes: tuple[int, ...]
     scale_bits: int
     security: int
+    special: int = 1
+    digits: int = 0
 
     @property
     def slots(self) -> int:
@@ -53,7 +57,12 @@ class Parameters:
     @property
     def levels(self) -> int:
         """Rescales that a fresh ciphertext can take; the level of a fresh ciphertext."""
-        return len(self.primes) - 2
+        return len(self.primes) - 1 - self.special
+
+    @property
+    def key_digits(self) -> int:
+        """Components of a key-switching key."""
+        return self.digits or self.levels + 1
 
     @property
     def scale(self) -> float:
@@ -140,9 +149,10 @@ def check(parameters: Parameters) -> Parameters:
                 f"{q} is not a prime of 20 to {MAX_PRIME_BITS} bits that is 1 mod {2 * p.ring_degree}",
                 remedy="Let blindtune choose the primes: use ParametersLiteral.",
             )
+    _check_digits(p)
     if not 15 <= p.scale_bits < MAX_PRIME_BITS:
         raise ParametersError(f"a scale of {p.scale_bits} bits", remedy="Use 15 to 59.")
-    if any(abs(math.log2(q) - p.scale_bits) > 0.5 for q in p.primes[1:-1]):
+    if any(abs(math.log2(q) - p.scale_bits) > 0.5 for q in p.primes[1 : -p.special]):
         raise ParametersError(
             "a rescaling prime is far from the scale", remedy="Use ParametersLiteral, which chooses them."
         )
@@ -198,6 +208,17 @@ def _check_ring(ring_degree: int) -> None:
             f"ring degree {ring_degree}",
             remedy=f"Choose a power of two from {MIN_RING_DEGREE} to {MAX_RING_DEGREE}.",
         )
+
+
+def _check_digits(p: Parameters) -> None:
+    """A digit has to stay below the product of the key-switching primes, or its noise drowns the values."""
+    data = p.levels + 1
+    rows = -(-data // p.key_digits) if p.digits >= 0 and p.special >= 1 and data >= 2 else 0
+    if rows < 1 or -(-data // rows) != p.key_digits:
+        raise ParametersError(f"{p.digits} digits of {data} data primes, {p.special} special primes")
+    digits = [math.prod(p.primes[at : min(at + rows, data)]) for at in range(0, data, rows)]
+    if p.digits and 2 * math.prod(p.primes[-p.special :]) < max(digits):
+        raise ParametersError("special primes that are shorter than a digit", remedy="Use more of them.")
 
 
 def _primes_below(bits: int, ring_degree: int) -> Iterator[int]:

@@ -4,7 +4,7 @@ Against SEAL's own compressed blobs these are a sixth smaller, written and read 
 independent of SEAL's version. Layout, little endian: the header (16 bytes: ``BTR1``, kind, flags,
 polynomials, log2 N, data limbs, Galois element), a seed of 64 bytes for each component if seeded, then
 the packed residues (:mod:`blindtune.he.bits`) of each component's stored polynomials. A ciphertext is one
-component; a key has one for each digit, and its limbs end with the special prime's.
+component; a key has one for each digit, and its limbs end with the special primes'.
 
 Bytes come from anywhere: sizes are compared before memory is taken, residues as they are unpacked.
 """
@@ -48,7 +48,7 @@ class Header:
 
     Attributes:
         kind: what it is.
-        limbs: data limbs, level + 1; a key has as many digits.
+        limbs: data limbs, level + 1.
         size: polynomials of a ciphertext, 2 or 3.
         seeded: the second polynomial is a seed.
         product: at the squared scale.
@@ -62,10 +62,9 @@ class Header:
     product: bool = False
     element: int = 0
 
-    @property
-    def components(self) -> int:
+    def components(self, parameters: Parameters) -> int:
         """Pairs of polynomials: the digits of a key."""
-        return 1 if self.kind is Kind.CIPHERTEXT else self.limbs
+        return 1 if self.kind is Kind.CIPHERTEXT else parameters.key_digits
 
     @property
     def stored(self) -> int:
@@ -76,7 +75,7 @@ class Header:
         """The prime of each limb."""
         chosen = parameters.primes[: self.limbs]
         if self.kind is not Kind.CIPHERTEXT:
-            chosen += parameters.primes[-1:]
+            chosen += parameters.primes[-parameters.special :]
         return np.array(chosen, np.uint64)
 
     def bytes(self, parameters: Parameters) -> int:
@@ -84,7 +83,7 @@ class Header:
         bits = sum(int(q).bit_length() for q in self.primes(parameters))
         polynomial = bits * parameters.ring_degree // 8
         seed = SEED_BYTES if self.seeded else 0
-        return _HEADER.size + self.components * (seed + self.stored * polynomial)
+        return _HEADER.size + self.components(parameters) * (seed + self.stored * polynomial)
 
     def check(self, parameters: Parameters) -> None:
         """Refuse what these parameters cannot have.
@@ -165,7 +164,7 @@ def expand(data: bytes, header: Header, parameters: Parameters, out: Residues | 
     from blindtune.he.xof import uniform
 
     primes, n = header.primes(parameters), parameters.ring_degree
-    count, words = header.components, packed_words(primes, n)
+    count, words = header.components(parameters), packed_words(primes, n)
     seeds = count * SEED_BYTES if header.seeded else 0
     packed = np.frombuffer(data, np.uint64, offset=_HEADER.size + seeds).reshape(count, header.stored, words)
     shape = (count, header.size, len(primes), n)
@@ -190,9 +189,10 @@ def expand(data: bytes, header: Header, parameters: Parameters, out: Residues | 
     return found
 
 
-def seeds(data: bytes, header: Header) -> list[bytes]:
+def seeds(data: bytes, header: Header, parameters: Parameters) -> list[bytes]:
     """The seeds of a blob whose header was read, one a component."""
-    starts = range(_HEADER.size, _HEADER.size + SEED_BYTES * header.components * header.seeded, SEED_BYTES)
+    size = SEED_BYTES * header.components(parameters) * header.seeded
+    starts = range(_HEADER.size, _HEADER.size + size, SEED_BYTES)
     return [data[i : i + SEED_BYTES] for i in starts]
 
 

@@ -1,33 +1,24 @@
 """Bootstrapping on the server, for a single owner's key: weights come back with all levels, and nobody helps.
 
-An engine of its own kind, for trainings of more steps than any ring holds levels for. Its modulus is as long
-as the ring allows; rows are encrypted at the few levels that the steps between two bootstraps need, weights
-alone go up to the top. OpenFHE bootstraps (Cheon et al., Eurocrypt 2018; for keys that are not sparse,
-Bossuat et al., Eurocrypt 2021): it raises the modulus and takes the multiples of the old one off by a sine,
-which is the identity only for coefficients that are small beside the first prime over the scale. Its error
-does not grow with the weights: encrypt them large, in tens. Weights repeat in their slots, so few slots are
-bootstrapped.
+For trainings of more steps than any ring holds levels for. The modulus is as long as the ring allows; rows
+are encrypted at the few levels that the steps between two bootstraps need, weights alone go up to the top.
+OpenFHE bootstraps (Cheon et al., Eurocrypt 2018; for keys that are not sparse, Bossuat et al., Eurocrypt
+2021): it raises the modulus and takes the multiples of the old one off by a sine, which is the identity only
+for coefficients that are small beside the first prime over the scale. Its error does not grow with the
+weights: encrypt them large, in tens. Weights repeat in their slots, so few slots are bootstrapped.
 
-Ciphertexts are blobs like all others. Keys are not: switching takes several special primes and few digits,
-or they would weigh several times as much, and the format of our keys has one prime and a digit a limb. They
-stay in the process that made them.
+Keys switch by several special primes and few digits, or they would weigh several times as much.
 """
 
 from __future__ import annotations
 
-import json
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
-from typing import Any
 
-from blindtune.errors import EngineError, ParametersError
-from blindtune.he.checked import CheckedEngine
-from blindtune.he.codec import galois_elements
+from blindtune.errors import ParametersError
+from blindtune.he.codec import conjugation_element, galois_elements
 from blindtune.he.engine import KeySet
-from blindtune.he.openfhe.codec import OpenFheCodec
-from blindtune.he.openfhe.engine import OpenFheEngine
-from blindtune.he.openfhe.library import openfhe, special_prime
-from blindtune.params import INSECURE, SECURITY_TABLE, Parameters
+from blindtune.params import INSECURE, MAX_PRIME_BITS, SECURITY_TABLE, Parameters, check
 
 SPECIAL_BITS = 60
 REDUCTION = 14
@@ -68,8 +59,7 @@ class Bootstrapping:
     @property
     def special_primes(self) -> int:
         """Special primes: together longer than any digit."""
-        rows = -(-(self.depth + 1) // self.digits)
-        longest = max(self.first_bits, self.scale_bits) + (rows - 1) * self.scale_bits
+        longest = max(self.first_bits, self.scale_bits) + (self._rows - 1) * self.scale_bits
         return -(-longest // SPECIAL_BITS)
 
     @property
@@ -80,24 +70,29 @@ class Bootstrapping:
     @property
     def key_bytes(self) -> int:
         """Memory of one key-switching key."""
-        limbs = self.depth + 1 + self.special_primes
-        return 2 * self.digits * limbs * 8 * self.ring_degree
+        return 2 * self.digits * self._limbs_bytes
+
+    @property
+    def table_bytes(self) -> int:
+        """Memory of the matrices between slots and coefficients, at most."""
+        return sum(2 * ((2 << bits) - 1) for bits in self._stages) * self._limbs_bytes
 
     @property
     def fits(self) -> bool:
-        """Whether the modulus is within the 2024 table's bound, or made for tests."""
-        return self.security == INSECURE or self.modulus_bits <= self._allowed
-
-    @property
-    def _allowed(self) -> int:
-        return SECURITY_TABLE.get(self.security, {}).get(self.ring_degree, 0)
+        """Whether its numbers go together, and the modulus is within the 2024 table's bound."""
+        return self._possible and (self.security == INSECURE or self.modulus_bits <= self._allowed)
 
     def check(self) -> Bootstrapping:
         """These parameters.
 
         Raises:
-            ParametersError: less secure than they say, by the 2024 table.
+            ParametersError: none that bootstrap, or less secure than they say, by the 2024 table.
         """
+        if not self._possible:
+            raise ParametersError(
+                f"{self.period} slots of ring degree {self.ring_degree} cannot be bootstrapped by "
+                f"{self.digits} digits in {self.budget} levels a change"
+            )
         if not self.fits:
             raise ParametersError(
                 f"{self.modulus_bits:.0f} bits at ring degree {self.ring_degree}, where the 2024 table "
@@ -106,97 +101,84 @@ class Bootstrapping:
             )
         return self
 
-    @property
-    def parameters(self) -> Parameters:
-        """What kernels see: the levels between two bootstraps, and one of the special primes."""
-        primes = _primes(context(self))
+    def key_parameters(self, primes: Sequence[int]) -> Parameters:
+        """The parameters of its keys: over all primes, data primes first.
+
+        Raises:
+            ParametersError: see :meth:`check` and :func:`blindtune.params.check`; other primes than these
+                parameters call for.
+        """
+        b = self.check()
+        found = Parameters(
+            b.ring_degree, tuple(primes), b.scale_bits, b.security, b.special_primes, b.digits
+        )
+        if len(primes) != b.depth + 1 + b.special_primes or primes[0].bit_length() != b.first_bits:
+            raise ParametersError(f"{len(primes)} primes are not those of a bootstrap of {b.depth} levels")
+        return check(found)
+
+    def parameters(self, primes: Sequence[int]) -> Parameters:
+        """What kernels see of :meth:`key_parameters`: the levels between two bootstraps, one special prime."""
         return Parameters(
             self.ring_degree,
-            (*primes[: self.levels + 1], special_prime(self.ring_degree)),
+            (*primes[: self.levels + 1], primes[self.depth + 1]),
             self.scale_bits,
             self.security,
         )
 
+    @property
+    def rotations(self) -> tuple[int, ...]:
+        """Rotations of OpenFHE's slots that a bootstrap takes.
 
-@lru_cache(maxsize=2)
-def context(literal: Bootstrapping) -> Any:
-    """The crypto context, ready to bootstrap; one a process.
+        A change between slots and coefficients goes by stages of a few bits of the slot's number, each by
+        baby and giant steps over multiples of its lowest bit; the shorter stage comes first on the way to
+        coefficients and last on the way back. Slots that repeat are summed, three at a time, before.
+        """
+        found: set[int] = set()
+        for stages in (self._stages, self._stages[::-1]):
+            at = 0
+            for bits in stages:
+                found.update(step << at for step in range(1, (1 << bits) + 1))
+                at += bits
+        step, slots = self.period, self.ring_degree // 2
+        if step < slots:
+            found.add(step + 1)
+        while step < slots:
+            found.update((step, 2 * step, 3 * step))
+            step *= 4
+        return tuple(sorted(step for step in found if step < slots))
 
-    Raises:
-        MissingPackageError: OpenFHE cannot be loaded.
-        ParametersError: see :meth:`Bootstrapping.check`.
-        EngineError: another release of OpenFHE than this package works with.
-    """
-    o, b = openfhe(), literal.check()
-    if b.depth != b.levels + o.CryptoContext.GetBootstrapDepth([b.budget] * 2, o.UNIFORM_TERNARY):
-        raise EngineError(
-            "this release of OpenFHE bootstraps in another number of levels",
-            remedy="Install the release that blindtune[openfhe] names.",
-        )
-    given = o.CCParamsCKKSRNS()
-    given.SetRingDim(b.ring_degree)
-    given.SetMultiplicativeDepth(b.depth)
-    given.SetScalingModSize(b.scale_bits)
-    given.SetFirstModSize(b.first_bits)
-    given.SetBatchSize(b.ring_degree // 2)
-    given.SetScalingTechnique(o.FIXEDMANUAL)
-    given.SetSecurityLevel(o.HEStd_NotSet)
-    given.SetSecretKeyDist(o.UNIFORM_TERNARY)
-    given.SetKeySwitchTechnique(o.HYBRID)
-    given.SetNumLargeDigits(b.digits)
-    given.SetCKKSDataType(o.COMPLEX)
-    made = o.GenCryptoContext(given)
-    for feature in (o.PKE, o.KEYSWITCH, o.LEVELEDSHE, o.ADVANCEDSHE, o.FHE):
-        made.Enable(feature)
-    # Scaled down by no more than the first prime leaves: what is scaled off is precision.
-    made.EvalBootstrapSetup([b.budget] * 2, [0, 0], b.period, b.first_bits - b.scale_bits)
-    return made
+    def galois_elements(self, keys: KeySet) -> list[int]:
+        """The elements of all Galois keys: a layout's and a bootstrap's."""
+        top = 2 * self.ring_degree
+        own = {pow(5, step, top) for step in self.rotations} | {conjugation_element(self.ring_degree)}
+        return sorted(own.union(galois_elements(keys, self.ring_degree)))
 
+    @property
+    def _rows(self) -> int:
+        """Data primes of a digit."""
+        return -(-(self.depth + 1) // self.digits)
 
-class BootstrappingEngine(OpenFheEngine):
-    """Evaluation with OpenFHE that makes ciphertexts fresh by itself; holds evaluation keys, no secret key.
+    @property
+    def _limbs_bytes(self) -> int:
+        """Memory of a polynomial over all primes."""
+        return (self.depth + 1 + self.special_primes) * 8 * self.ring_degree
 
-    Args:
-        literal: the parameters.
-        keys: the rotations that the evaluation keys hold.
-        tag: of the key that OpenFHE's tables in this process hold evaluation keys of.
-    """
+    @property
+    def _stages(self) -> list[int]:
+        """Bits of the slot's number by stage: the shorter one, then the equal ones."""
+        bits, others = self.period.bit_length() - 1, self.budget - 1
+        each = -(-bits // self.budget)
+        if each * others >= bits:
+            each = bits // self.budget
+        return [bits - each * others, *[each] * others]
 
-    def __init__(self, literal: Bootstrapping, keys: KeySet, tag: str) -> None:
-        CheckedEngine.__init__(self, literal.parameters, keys)
-        self._codec, self._n = codec(literal, tag), literal.ring_degree
-        self._run, self._tag, self._period = self._codec.context, tag, literal.period
-        (self._relin,) = self._run.GetEvalMultKeyVector(tag)[:1]
-        self._map = self._run.GetEvalAutomorphismKeyMap(tag)
-        self._galois = dict.fromkeys(galois_elements(keys, self._n), self._map)
+    @property
+    def _possible(self) -> bool:
+        slots, period = self.ring_degree // 2, self.period
+        sizes = 1 <= self.levels and 20 <= self.scale_bits < self.first_bits < MAX_PRIME_BITS
+        stages = 2 <= self.budget < period.bit_length() and period == period & -period <= slots
+        return sizes and stages and 1 <= self.digits == -(-(self.depth + 1) // max(1, self._rows))
 
-    def _refresh(self, batch: list[Any]) -> list[Any]:
-        # Others of this process may have emptied the table, which bootstrapping alone looks keys up in.
-        self._run.InsertEvalAutomorphismKey(self._map, self._tag)
-        return [self._bootstrapped(a) for a in batch]
-
-    def _bootstrapped(self, a: Any) -> Any:
-        if self._codec.depth - a.GetLevel() < LEFT:
-            raise EngineError("no level left for a bootstrap", remedy="Plan fewer steps between two of them.")
-        few = a.Clone()
-        few.SetSlots(self._period)
-        found = self._run.EvalBootstrap(few)
-        while found.GetNoiseScaleDeg() > 1:
-            found = self._run.Rescale(found)
-        found.SetSlots(self.parameters.slots)
-        return self._at_level(found, self.parameters.levels)
-
-
-@lru_cache(maxsize=2)
-def codec(literal: Bootstrapping, tag: str) -> OpenFheCodec:
-    """Reads and writes the ciphertexts of a key."""
-    return OpenFheCodec(literal.parameters, context(literal), literal.depth, tag)
-
-
-def _primes(made: Any) -> list[int]:
-    """The data primes of a context, which OpenFHE chose."""
-    o = openfhe()
-    text = json.loads(o.Serialize(made, o.JSON))
-    crypto = text["value0"]["ptr_wrapper"]["data"]["cc"]["ptr_wrapper"]["data"]
-    ring = crypto["value0"]["value0"]["value0"]["elp"]["ptr_wrapper"]["data"]
-    return [place["ptr_wrapper"]["data"]["value0"]["cm"]["v"] for place in ring["p"]]
+    @property
+    def _allowed(self) -> int:
+        return SECURITY_TABLE.get(self.security, {}).get(self.ring_degree, 0)

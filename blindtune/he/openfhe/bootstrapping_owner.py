@@ -6,76 +6,73 @@ Only hospital code imports this module.
 from __future__ import annotations
 
 import secrets
-from typing import Any
+from collections.abc import Iterator
 
 import numpy as np
-from numpy.typing import NDArray
 
-from blindtune.errors import ParametersError
-from blindtune.he.codec import galois_elements
-from blindtune.he.engine import Ciphertext, KeySet
-from blindtune.he.openfhe.bootstrapping import Bootstrapping, BootstrappingEngine, codec, context
-from blindtune.he.openfhe.library import openfhe
+from blindtune.errors import KeyFileError
+from blindtune.he.engine import KeySet
+from blindtune.he.openfhe.bootstrapping import Bootstrapping
+from blindtune.he.openfhe.bootstrapping_engine import BootstrappingEngine, codec
+from blindtune.he.openfhe.codec import OpenFheCodec
+from blindtune.he.openfhe.secret import OwnedKey
+from blindtune.params import Parameters
 
 
-class BootstrappingKey:
+class BootstrappingKey(OwnedKey):
     """A secret key, uniform ternary, under parameters that bootstrap; make one with :meth:`generate`.
 
     Attributes:
-        literal: the parameters.
+        literal: the parameters of a bootstrap; ``parameters`` are those that kernels see.
     """
 
-    def __init__(self, literal: Bootstrapping, raw: Any) -> None:
-        self.literal, self._raw, self._tag = literal, raw, secrets.token_hex(16)
-        raw.SetKeyTag(self._tag)
-        self._codec = codec(literal, self._tag)
+    def __init__(self, literal: Bootstrapping, used: OpenFheCodec, key_id: str, raw: object) -> None:
+        super().__init__(used, key_id, raw)
+        self.literal = literal
 
     @classmethod
     def generate(cls, literal: Bootstrapping) -> BootstrappingKey:
         """A fresh key."""
-        return cls(literal, context(literal).KeyGen().secretKey)
+        used = codec(literal)
+        return cls(literal, used, secrets.token_hex(16), used.context.KeyGen().secretKey)
 
-    def encrypt(self, values: NDArray[Any]) -> bytes:
-        """Encrypt a slot vector (slots,), complex, at the levels between two bootstraps.
+    @classmethod
+    def from_bytes(
+        cls, literal: Bootstrapping, primes: tuple[int, ...], key_id: str, data: bytes
+    ) -> BootstrappingKey:
+        """Read what :meth:`to_bytes` wrote.
 
         Raises:
-            EngineError: not finite, or too large for the scale.
+            KeyFileError: damaged, or of other parameters.
         """
-        level = self.literal.levels
-        made = self._codec.context.Encrypt(self._raw, self._codec.encode(values, level))
-        return self._codec.dump(Ciphertext(made, level))
+        used = codec(literal)
+        shape = (literal.depth + 1, literal.ring_degree)
+        fits = used.keys.primes == primes and len(data) == 8 * shape[0] * shape[1]
+        residues = np.frombuffer(data, "<u8").reshape(shape) if fits else None
+        if residues is None or (residues >= np.array(used.data_primes, np.uint64)[:, None]).any():
+            raise KeyFileError("the secret key is damaged", remedy="Restore it from a backup.")
+        return cls(literal, used, key_id, used.secret_key(residues))
 
-    def decrypt(self, ciphertext: Ciphertext) -> NDArray[np.complex128]:
-        """The slot values (slots,); see :meth:`blindtune.he.secret.SecretKey.decrypt` on who may see them."""
-        found: NDArray[np.complex128] = self._codec.decode(
-            self._codec.context.Decrypt(ciphertext.raw, self._raw)
-        )
-        return found
+    def to_bytes(self) -> bytes:
+        """The key itself: for an encrypted or 0600 file at the owner's, nowhere else."""
+        return self._codec.secret_key_residues(self._raw).astype("<u8").tobytes()
 
-    def load(self, data: bytes) -> Ciphertext:
-        """Read a ciphertext that came back."""
-        return self._codec.ciphertext(data)
+    @property
+    def key_parameters(self) -> Parameters:
+        """The parameters of its key-switching keys."""
+        return self._codec.keys
+
+    def galois_elements(self, keys: KeySet) -> list[int]:
+        """The elements of a layout's keys and a bootstrap's, in the order of a bundle."""
+        return self.literal.galois_elements(keys)
+
+    def galois_keys(self, keys: KeySet) -> Iterator[bytes]:
+        """Fresh Galois keys, one at a time."""
+        return map(self.galois_key, self.galois_elements(keys))
 
     def engine(self, keys: KeySet) -> BootstrappingEngine:
-        """An evaluation engine with fresh keys.
-
-        Raises:
-            ParametersError: OpenFHE chose other special primes than were counted for security.
-        """
-        run, o = self._codec.context, openfhe()
-        run.EvalMultKeyGen(self._raw)
-        (relin,) = run.GetEvalMultKeyVector(self._tag)[:1]
-        # Another special prime would add two rows of residues a digit; what else is in a key is little.
-        row = 8 * self.literal.ring_degree
-        if abs(len(o.Serialize(relin, o.BINARY)) - self.literal.key_bytes) > self.literal.digits * row:
-            raise ParametersError(
-                "OpenFHE chose another modulus than the one that was checked",
-                remedy="Install the release of OpenFHE that blindtune[openfhe] names.",
-            )
-        run.EvalAutomorphismKeyGen(self._raw, galois_elements(keys, self.literal.ring_degree))
-        run.EvalBootstrapKeyGen(self._raw, self.literal.period)
-        return BootstrappingEngine(self.literal, keys, self._tag)
-
-    def keys(self) -> int:
-        """How many key-switching keys an engine has that was made of this key."""
-        return 1 + len(list(self._codec.context.GetExistingEvalAutomorphismKeyIndices(self._tag)))
+        """An evaluation engine with fresh keys, for tests and measurements at the owner's."""
+        primes = self.key_parameters.primes
+        return BootstrappingEngine(
+            self.literal, primes, keys, self.relinearisation_key(), self.galois_keys(keys)
+        )

@@ -12,7 +12,7 @@ import numpy as np
 from blindtune.errors import EngineError
 from blindtune.he import blob
 from blindtune.he.blob import Header, Kind, Residues
-from blindtune.he.codec import require_blob
+from blindtune.he.codec import conjugation_element, require_blob
 from blindtune.he.engine import Ciphertext
 from blindtune.he.openfhe.library import context, openfhe
 from blindtune.he.openfhe.mould import Mould, residues_of
@@ -31,20 +31,25 @@ class OpenFheCodec:
     Args:
         parameters: checked parameters.
         made: another crypto context, whose first primes are the parameters' data primes.
-        depth: its levels.
+        keys: the parameters of that context, and of its keys.
         tag: the key tag of its objects.
     """
 
     def __init__(
-        self, parameters: Parameters, made: Any = None, depth: int | None = None, tag: str = TAG
+        self, parameters: Parameters, made: Any = None, keys: Parameters | None = None, tag: str = TAG
     ) -> None:
         self.parameters, self.context = parameters, made or context(parameters)
-        self.depth = parameters.levels if depth is None else depth
+        self.keys, self.tag = keys or parameters, tag
         self._o = openfhe()
         self._lock, self._moulds = threading.Lock(), dict[tuple[Any, ...], Mould]()
         self._pair = self.context.KeyGen()
         self._pair.publicKey.SetKeyTag(tag)
         self._pair.secretKey.SetKeyTag(tag)
+
+    @property
+    def depth(self) -> int:
+        """Levels of the context."""
+        return self.keys.levels
 
     # Values
 
@@ -113,39 +118,43 @@ class OpenFheCodec:
 
     def evaluation_key(self, residues: Residues) -> Any:
         """OpenFHE's key-switching key of residues (digits, 2, limbs, N): b and a of each digit."""
-        mould = self._mould(("key",), 2 * len(residues), self.parameters.primes)
+        mould = self._mould(("key",), 2 * len(residues), self.keys.primes)
         return self._o.DeserializeEvalKeyString(mould.fill(_a_before_b(residues)), self._o.BINARY)
 
     def key_map(self, element: int, residues: Residues) -> Any:
         """The same as OpenFHE's map of one key, for an automorphism."""
-        mould = self._mould(("map", element), 2 * len(residues), self.parameters.primes)
+        mould = self._mould(("map",), 2 * len(residues), self.keys.primes)
+        mould = mould.marked(conjugation_element(self.parameters.ring_degree), element)
         return self._o.DeserializeEvalKeyMapString(mould.fill(_a_before_b(residues)), self._o.BINARY)
 
     def key_residues(self, key: Any) -> Residues:
         """The residues (digits, 2, limbs, N) of OpenFHE's key-switching key."""
-        p = self.parameters
-        digits, limbs = p.levels + 1, len(p.primes)
-        found = self._read(key, p.primes * (2 * digits)).reshape(2, digits, limbs, -1)
+        p, digits = self.keys, self.keys.key_digits
+        found = self._read(key, p.primes * (2 * digits)).reshape(2, digits, len(p.primes), -1)
         return found[::-1].transpose(1, 0, 2, 3)
 
     def public_key(self, residues: Residues) -> Any:
         """OpenFHE's public key of residues (2, limbs, N): an encryption of zero."""
-        mould = self._mould(("public",), 2, self._primes(self.parameters.levels))
+        mould = self._mould(("public",), 2, self.data_primes)
         return self._o.DeserializePublicKeyString(mould.fill(residues), self._o.BINARY)
 
     def public_key_residues(self, key: Any) -> Residues:
         """The residues (2, limbs, N) of OpenFHE's public key."""
-        top = self._primes(self.parameters.levels)
-        return self._read(key, top * 2).reshape(2, len(top), -1)
+        return self._read(key, self.data_primes * 2).reshape(2, self.depth + 1, -1)
 
     def secret_key(self, residues: Residues) -> Any:
         """OpenFHE's secret key of residues (limbs, N)."""
-        mould = self._mould(("secret",), 1, self._primes(self.parameters.levels))
+        mould = self._mould(("secret",), 1, self.data_primes)
         return self._o.DeserializePrivateKeyString(mould.fill(residues), self._o.BINARY)
 
     def secret_key_residues(self, key: Any) -> Residues:
         """The residues (limbs, N) of OpenFHE's secret key."""
-        return self._read(key, self._primes(self.parameters.levels))
+        return self._read(key, self.data_primes)
+
+    @property
+    def data_primes(self) -> tuple[int, ...]:
+        """All data primes of the context."""
+        return self.keys.primes[: self.depth + 1]
 
     # Moulds
 
@@ -176,12 +185,13 @@ class OpenFheCodec:
 
     def _make_key(self) -> Any:
         made = self.context.KeySwitchGen(self._pair.secretKey, self._pair.secretKey)
-        made.SetKeyTag(TAG)
+        made.SetKeyTag(self.tag)
         return made
 
-    def _make_map(self, element: int) -> Any:
+    def _make_map(self) -> Any:
         # OpenFHE also puts the key into its static map, and leaves out what is there already.
         self.context.ClearEvalAutomorphismKeys()
+        element = conjugation_element(self.parameters.ring_degree)
         made = self.context.EvalAutomorphismKeyGen(self._pair.secretKey, [element])
         self.context.ClearEvalAutomorphismKeys()
         return made

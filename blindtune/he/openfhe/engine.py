@@ -11,6 +11,7 @@ from typing import Any
 
 from blindtune.errors import EngineError
 from blindtune.he import blob
+from blindtune.he.blob import Residues
 from blindtune.he.checked import CheckedEngine
 from blindtune.he.codec import conjugation_element, galois_element, galois_elements
 from blindtune.he.engine import Ciphertext, KeySet
@@ -45,10 +46,16 @@ class OpenFheEngine(CheckedEngine):
             if element not in galois:
                 raise EngineError(f"the Galois key of element {element} is missing")
             found = blob.expand_key(galois[element], parameters, element)
-            # SEAL turns a ciphertext and then switches keys, OpenFHE switches first: its key is the other
-            # one turned back.
-            back = automorphism(pow(element, -1, 2 * self._n), self._n)
-            self._galois[element] = self._codec.key_map(element, found[..., back])
+            self._galois[element] = self._turned(element, found)
+
+    def _turned(self, element: int, residues: Residues) -> Any:
+        """OpenFHE's map of a Galois key's residues (digits, 2, limbs, N).
+
+        SEAL turns a ciphertext and then switches keys, OpenFHE switches first: its key is the other one
+        turned back.
+        """
+        back = automorphism(pow(element, -1, 2 * self._n), self._n)
+        return self._codec.key_map(element, residues[..., back])
 
     def _dump(self, a: Ciphertext) -> bytes:
         return self._codec.dump(a)

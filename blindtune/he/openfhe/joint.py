@@ -71,7 +71,7 @@ def uniform(reference: bytes, item: str, parameters: Parameters, number: int = 0
 
     header = header_of(item, parameters)
     primes = header.primes(parameters)
-    found = np.empty((header.components, len(primes), parameters.ring_degree), np.uint64)
+    found = np.empty((header.components(parameters), len(primes), parameters.ring_degree), np.uint64)
     for seed, row in zip(seeds(reference, item, len(found), number), found, strict=True):
         expanded(seed, primes, row)
     return found
@@ -86,7 +86,8 @@ def checked(data: bytes, item: str, reference: bytes, parameters: Parameters) ->
     wanted, header = header_of(item, parameters), blob.read_header(data, parameters)
     if header != wanted:
         raise EngineError(f"a share of another key than {item}")
-    if header.seeded and blob.seeds(data, header) != seeds(reference, item, header.components):
+    agreed = seeds(reference, item, header.components(parameters))
+    if header.seeded and blob.seeds(data, header, parameters) != agreed:
         raise EngineError(
             f"a share of {item} of another study", remedy="Ask its sender which study it joined."
         )
@@ -97,7 +98,7 @@ def written(item: str, reference: bytes, parameters: Parameters, residues: Resid
     """The blob of a share, or of their sum."""
     header = header_of(item, parameters)
     polynomials = [p for component in residues for p in component[: header.stored]]
-    chosen = seeds(reference, item, header.components) if header.seeded else []
+    chosen = seeds(reference, item, header.components(parameters)) if header.seeded else []
     return blob.write(header, parameters, polynomials, chosen)
 
 

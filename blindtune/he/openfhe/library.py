@@ -45,19 +45,22 @@ def openfhe() -> Any:
         raise MissingPackageError("OpenFHE cannot be loaded", remedy=remedy) from error
 
 
-def special_prime(ring_degree: int) -> int:
-    """The key-switching prime that OpenFHE uses: the largest of 60 bits that serves the ring."""
-    q = (1 << MAX_PRIME_BITS) + 1 - 2 * ring_degree
-    while not is_prime(q):
+def special_primes(ring_degree: int, count: int = 1) -> tuple[int, ...]:
+    """The key-switching primes that OpenFHE uses: the largest of 60 bits that serve the ring."""
+    found: list[int] = []
+    q = (1 << MAX_PRIME_BITS) + 1
+    while len(found) < count:
         q -= 2 * ring_degree
-    return q
+        if is_prime(q):
+            found.append(q)
+    return tuple(found)
 
 
 def supports(parameters: Parameters) -> str | None:
     """Why OpenFHE cannot serve the parameters; None if it can."""
     if max(parameters.primes[:-1]) >> MAX_DATA_BITS:
         return f"a data prime of more than {MAX_DATA_BITS} bits"
-    if parameters.primes[-1] != special_prime(parameters.ring_degree):
+    if parameters.primes[-1:] != special_primes(parameters.ring_degree):
         return "the key-switching prime is not OpenFHE's (special_bits = 60)"
     return None
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator, Sequence
+from copy import copy
 from typing import Any
 
 import numpy as np
@@ -40,6 +41,20 @@ class Mould:
             at = start + 8 * n
         self._end = data[at:]
 
+    def marked(self, before: int, after: int) -> Mould:
+        """The same with another number, of four bytes, in its head, where it stands once.
+
+        Raises:
+            EngineError: it stands there more often, or not at all.
+        """
+        old, new = (value.to_bytes(4, "little") for value in (before, after))
+        head, *rest = self._pieces
+        if head.count(old) != 1:
+            raise _unknown()
+        made = copy(self)
+        made._pieces = [head.replace(old, new), *rest]
+        return made
+
     def fill(self, residues: Residues) -> bytes:
         """The object with these residues (rows, N)."""
         rows = np.ascontiguousarray(residues, "<u8").reshape(len(self._pieces), self._n)
@@ -68,9 +83,13 @@ def _rows(data: bytes, primes: Sequence[int], n: int) -> Iterator[int]:
             at += 1
         # Between two rows there is no room for one that was passed over.
         if at < 0 or (last and at - last >= 8 * n):
-            raise EngineError(
-                "OpenFHE writes its objects in another way than this version of blindtune knows",
-                remedy="Install the release of OpenFHE that blindtune[openfhe] names.",
-            )
+            raise _unknown()
         yield at + 8
         at = last = at + 16 + 8 * n
+
+
+def _unknown() -> EngineError:
+    return EngineError(
+        "OpenFHE writes its objects in another way than this version of blindtune knows",
+        remedy="Install the release of OpenFHE that blindtune[openfhe] names.",
+    )

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from blindtune.errors import EngineError, ParametersError
-from blindtune.he.openfhe.bootstrapping import Bootstrapping, BootstrappingEngine
+from blindtune.he.openfhe.bootstrapping import Bootstrapping
+from blindtune.he.openfhe.bootstrapping_engine import BootstrappingEngine
 from blindtune.he.openfhe.bootstrapping_owner import BootstrappingKey
 from blindtune.he.openfhe.secret import OpenFheSecretKey
 from blindtune.kernels.layout import Layout

@@ -8,13 +8,13 @@ import pytest
 
 from blindtune.errors import EngineError, MissingPackageError
 from blindtune.he.openfhe import library
-from blindtune.he.openfhe.library import context, least_root, openfhe, special_prime, supports
+from blindtune.he.openfhe.library import context, least_root, openfhe, special_primes, supports
 from blindtune.params import ParametersLiteral
 
 
 def test_the_key_switching_prime_is_the_largest_of_sixty_bits() -> None:
     p = ParametersLiteral(1024, 3, special_bits=60, security=0).checked()
-    assert special_prime(1024) == p.primes[-1] == 1152921504606830593
+    assert special_primes(1024) == p.primes[-1:] == (1152921504606830593,)
     assert supports(p) is None
 
 
