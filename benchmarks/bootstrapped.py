@@ -70,7 +70,7 @@ def run(
         "clear": [whitening.fold(weights) for weights in clear],
         "seconds": {**seconds, "bootstrapping": spent["refresh"]},
         "bootstraps": engine.ledger.totals["refresh"],
-        "key_count": key.keys(),
+        "key_count": 1 + len(key.galois_elements(layout.keys())),
         "key_bytes": literal.key_bytes,
         "upload": sum(sizes),
     }

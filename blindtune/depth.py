@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from blindtune.errors import BlindtuneError, PlanError
 from blindtune.he import blob
-from blindtune.he.openfhe.bootstrapping import LEFT, Bootstrapping
+from blindtune.he.openfhe.bootstrapping import LEFT, SPECIAL_BITS, Bootstrapping
 from blindtune.he.openfhe.refresh import LEVELS, part_bytes
 from blindtune.kernels.machine import Machine
 from blindtune.kernels.training import Program
@@ -30,8 +30,7 @@ PART_SECONDS = 3e-7
 """Of a hospital's part in a refresh: a coefficient and limb of a fresh ciphertext."""
 
 BOOTSTRAP_SECONDS = 27.0
-BOOTSTRAP_KEYS = 28
-"""Of a weight ciphertext at ring degree 65,536, and its keys."""
+"""Of a weight ciphertext at ring degree 65,536."""
 
 
 @dataclass(frozen=True)
@@ -147,7 +146,9 @@ def ways(
         return min(found, key=lambda way: way.seconds + way.sent / 50e6)
 
     def bootstrapping() -> Way:
-        return _bootstrapped(planned, head.program, security, memory_limit)
+        literal, given = bootstrapped(head.program, security)
+        made = planned(**given)
+        return bootstrapping_way(made, for_plan(literal, made, memory_limit))
 
     made = [
         attempt("levels", levels),
@@ -207,31 +208,57 @@ def _refreshed(planned: Any, program: Program, ring: int, security: int) -> Way:
     )
 
 
-def _bootstrapped(planned: Any, program: Program, security: int, memory_limit: int) -> Way:
-    ring = max(SECURITY_TABLE[security])
-    literal = _deepest(program, ring, security)
+def bootstrapped(program: Program, security: int) -> tuple[Bootstrapping, dict[str, Any]]:
+    """How to bootstrap a program under a single owner's key.
+
+    Returns:
+        The parameters, for a period that :func:`for_plan` chooses; and arguments of
+        :func:`blindtune.plan.plan`.
+
+    Raises:
+        PlanError: no ring holds a step and a bootstrap, or none is needed.
+    """
+    check_level(security)
+    literal = _deepest(program, max(SECURITY_TABLE[security]), security)
     marks = schedule(program, literal.levels, LEFT)
     if not marks:
-        raise PlanError("no bootstrap is needed")
-    p = ParametersLiteral(
-        ring, literal.levels, literal.scale_bits, literal.first_bits, 60, security
+        raise PlanError("no bootstrap is needed", remedy="Plan the study without one.")
+    b = literal
+    likely = ParametersLiteral(
+        b.ring_degree, b.levels, b.scale_bits, b.first_bits, SPECIAL_BITS, security
     ).checked()
-    made: Plan = planned(p, marks)
-    keys = (len(made.layout.keys().rotations) + 2 + BOOTSTRAP_KEYS) * literal.key_bytes
+    return literal, {"parameters": likely, "refreshes": marks}
+
+
+def for_plan(literal: Bootstrapping, made: Plan, memory_limit: int) -> Bootstrapping:
+    """The parameters for a plan's packing: as many slots are bootstrapped as weights repeat after.
+
+    Raises:
+        PlanError: its keys do not fit beside the rows.
+    """
+    layout = made.layout
+    found = replace(literal, period=layout.lanes * max(layout.widths))
+    keys = found.memory_bytes(layout.keys())
     if made.cost.memory_bytes + keys > memory_limit:
         raise PlanError(
             f"keys to bootstrap with of {keys / 2**30:.1f} GiB do not fit beside rows of "
             f"{made.cost.memory_bytes / 2**30:.1f} GiB in {memory_limit / 2**30:.1f} GiB",
-            remedy="Use fewer rows, or a server with more memory.",
+            remedy="Use fewer rows, or a server with more memory (--memory).",
         )
+    return found
+
+
+def bootstrapping_way(made: Plan, literal: Bootstrapping) -> Way:
+    """What a plan costs whose weights are bootstrapped."""
+    program, keys = made.program, made.layout.keys()
     blobs = made.layout.weight_blocks * len(made.layout.widths)
-    count = sum(blobs * len(made.program.levels_refreshed(n)) for n in range(len(marks)))
+    count = sum(blobs * len(program.levels_refreshed(n)) for n in range(len(program.refreshes)))
     plain = _way("bootstrapping", made, LIBRARY)
     return replace(
         plain,
-        key_bytes=keys,
+        key_bytes=literal.sent_bytes(keys),
         seconds=plain.seconds + count * BOOTSTRAP_SECONDS,
-        memory=plain.memory + keys,
+        memory=plain.memory + literal.memory_bytes(keys),
     )
 
 

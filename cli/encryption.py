@@ -26,7 +26,9 @@ from blindtune.cli.options import (
 
 if TYPE_CHECKING:
     from blindtune.client.study import StudyDirectory
+    from blindtune.he.openfhe.bootstrapping import Bootstrapping
     from blindtune.imaging import Embeddings
+    from blindtune.plan import Plan
 
 
 def encrypt(
@@ -60,6 +62,13 @@ def encrypt(
     release: Annotated[
         bool, typer.Option(help="Plan for blindtune release: a larger scale, and a key of the study's own.")
     ] = False,
+    bootstrap: Annotated[
+        bool,
+        typer.Option(
+            help="More steps than levels: the server makes the weights fresh by itself. Needs OpenFHE, here "
+            "and there; see blindtune ways."
+        ),
+    ] = False,
     note: Annotated[list[str] | None, typer.Option(help="A remark for the report; repeatable.")] = None,
     memory: Memory = 16.0,
     machine: MachineFile = None,
@@ -69,33 +78,45 @@ def encrypt(
 
     Run it again after an interruption: features that were computed are kept.
     """
+    from blindtune.client.encrypt import own_key
     from blindtune.client.flood import release_parameters
     from blindtune.client.prepare import outputs_of, prepare
     from blindtune.client.study import StudyDirectory
+    from blindtune.depth import bootstrapped, for_plan
     from blindtune.errors import InputError
+    from blindtune.he.openfhe.library import openfhe
 
     directory = StudyDirectory(out)
     directory.check()
     _check_member(member)
     priced = machine_of(machine)
-    if release and key:
+    if (release or bootstrap) and key:
         raise InputError(
             "a key that may serve other studies",
             where="--key",
-            remedy="With --release a study makes its own key: leave --key out.",
+            remedy="With --release or --bootstrap a study makes its own key: leave --key out.",
         )
-    secret = render.load_key(key) if key else None
+    if release and bootstrap:
+        raise InputError(
+            "a bootstrap's error is not one that release knows", where="--release", remedy="Leave one out."
+        )
+    if bootstrap:
+        openfhe()
+    secret = _kept_key(key) if key else None
     # Ask before the long work, not after it.
     locked = render.passphrase(ask=passphrase, confirm=True) if secret is None else None
-    with _nothing_half_made(directory, own_key=secret is None):
+    with _nothing_half_made(directory, own_key=key is None):
         started = time.perf_counter()
         data, origin = _load(scans, labels, backbone, weights, directory, json_)
         embedded = time.perf_counter()
         interrupts.check()
         made = head_of(head, outputs_of(data.classes), steps, degree, grid)
-        parameters = secret.parameters if secret else None
+        planning: dict[str, Any] = {"parameters": secret.parameters if secret else None}
         if release:
-            parameters = release_parameters(made.program.levels, security)
+            planning["parameters"] = release_parameters(made.program.levels, security)
+        literal = None
+        if bootstrap:
+            literal, planning = bootstrapped(made.program, security)
         with render.progress(json_) as shown:
             task = shown.add_task("rehearsal in clear", total=None)
             prepared = prepare(
@@ -109,13 +130,15 @@ def encrypt(
                 security=security,
                 memory_limit=int(memory * 2**30),
                 machine=priced,
-                parameters=parameters,
+                **planning,
             )
+        if literal:
+            literal = for_plan(literal, prepared.plan, int(memory * 2**30))
         rehearsed = time.perf_counter()
         interrupts.check()
-        settings = _encrypt(
-            prepared, directory, secret, locked, member, origin, tuple(note or ()), release, json_
-        )
+        if secret is None:
+            secret, prepared = own_key(prepared, directory, literal, locked)
+        settings = _encrypt(prepared, directory, secret, member, origin, tuple(note or ()), release, json_)
         encrypted = time.perf_counter()
     sent = sum(p.stat().st_size for p in (out / "outbox").rglob("*") if p.is_file())
     told = {
@@ -128,9 +151,7 @@ def encrypt(
         "security": settings.security,
         "ring_degree": prepared.plan.parameters.ring_degree,
         "to_upload": render.megabytes(sent),
-        "predicted_training": "unknown: primes this large are SEAL's, not the accelerators'"
-        if release
-        else f"{prepared.plan.seconds:.1f} s on {prepared.plan.machine.name}",
+        "predicted_training": _predicted(prepared.plan, literal, release),
         "next": f"blindtune submit {out} --server URL",
     }
     seconds = {
@@ -197,11 +218,38 @@ def _nothing_half_made(directory: StudyDirectory, *, own_key: bool) -> Iterator[
         raise
 
 
+def _kept_key(path: Path) -> Any:
+    """A key of keygen's, or of another study.
+
+    Raises:
+        InputError: one that bootstraps, which serves a single packing.
+    """
+    from blindtune.errors import InputError
+    from blindtune.he.secret import SecretKey
+
+    found = render.load_key(path)
+    if not isinstance(found, SecretKey):
+        raise InputError(
+            "a key that bootstraps serves its own study alone", where="--key", remedy="Leave --key out."
+        )
+    return found
+
+
+def _predicted(plan: Plan, literal: Bootstrapping | None, release: bool) -> str:
+    """What is known of the training's time."""
+    if literal:
+        from blindtune.depth import bootstrapping_way
+
+        return f"{bootstrapping_way(plan, literal).seconds:.0f} s with OpenFHE on one thread"
+    if release:
+        return "unknown: primes this large are SEAL's, not the accelerators'"
+    return f"{plan.seconds:.1f} s on {plan.machine.name}"
+
+
 def _encrypt(
     prepared: Any,
     directory: StudyDirectory,
     secret: Any,
-    passphrase: str | None,
     member: str,
     origin: dict[str, Any],
     notes: tuple[str, ...],
@@ -209,19 +257,12 @@ def _encrypt(
     quiet: bool,
 ) -> Any:
     from blindtune.client.encrypt import encrypt_study
-    from blindtune.client.keyfile import write_key
-    from blindtune.he.secret import SecretKey
 
-    directory.create()
-    if secret is None:
-        # A run that was killed may have left a key that nothing was sent under.
-        directory.key_file.unlink(missing_ok=True)
-        secret = SecretKey.generate(prepared.plan.parameters)
-        write_key(directory.key_file, secret, passphrase)
-    cost = prepared.plan.cost
+    cost, literal = prepared.plan.cost, getattr(secret, "literal", None)
+    keys = literal.sent_bytes(prepared.plan.layout.keys()) if literal else cost.key_bytes
     with render.progress(quiet) as shown:
         tasks = {
-            "keys": shown.add_task("evaluation keys", total=cost.key_bytes),
+            "keys": shown.add_task("evaluation keys", total=keys),
             "data": shown.add_task("encryption", total=cost.upload_bytes),
         }
 

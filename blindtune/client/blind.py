@@ -192,7 +192,7 @@ class Outsourced:
         path = self._directory / "secret.key"
         if path.is_file():
             key = read_key(path)
-            if key.parameters != self.plan.parameters:
+            if not isinstance(key, SecretKey) or key.parameters != self.plan.parameters:
                 raise KeyFileError(
                     "the key here is for another plan",
                     where=path.name,

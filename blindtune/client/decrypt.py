@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 
 from blindtune import __version__
 from blindtune.client.encoding import Scaling, decode
+from blindtune.client.keyfile import StudyKey
 from blindtune.client.settings import Settings
 from blindtune.client.study import StudyDirectory
 from blindtune.errors import BundleError, EngineError, InputError, KeyFileError
-from blindtune.he.secret import SecretKey
 from blindtune.kernels.packing import Slots
 from blindtune.models.calibration import Calibration, calibrate, identity
 from blindtune.models.linear import LinearHead, assemble
@@ -70,7 +70,7 @@ class Opened:
 TRUSTED_DEVIATION = 0.05
 
 
-def open_head(directory: StudyDirectory, key: SecretKey) -> Opened:
+def open_head(directory: StudyDirectory, key: StudyKey) -> Opened:
     """Decrypt the head in the inbox.
 
     Raises:
@@ -115,7 +115,7 @@ def _told(candidate: Candidate, grid: dict[str, Any]) -> Candidate:
     return replace(candidate, head=head, uncalibrated=plain)
 
 
-def checked_head(directory: StudyDirectory, settings: Settings, key: SecretKey) -> Bundle:
+def checked_head(directory: StudyDirectory, settings: Settings, key: StudyKey) -> Bundle:
     """The head's bundle in the inbox, whole and of this study.
 
     Raises:
@@ -136,7 +136,7 @@ def checked_head(directory: StudyDirectory, settings: Settings, key: SecretKey) 
     return bundle
 
 
-def decrypted(bundle: Bundle, key: SecretKey) -> list[Slots]:
+def decrypted(bundle: Bundle, key: StudyKey) -> list[Slots]:
     """The slot vectors of a head's bundle, for the key owner alone.
 
     Raises:
@@ -148,7 +148,7 @@ def decrypted(bundle: Bundle, key: SecretKey) -> list[Slots]:
         raise BundleError(f"the encrypted head: {error.what}", remedy="Fetch it again.") from error
 
 
-def open_weights(bundle: Bundle, key: SecretKey, scaling: Scaling, columns: int, outputs: int) -> Floats:
+def open_weights(bundle: Bundle, key: StudyKey, scaling: Scaling, columns: int, outputs: int) -> Floats:
     """The weights of a head's bundle on whitened features, (columns, outputs).
 
     Raises:

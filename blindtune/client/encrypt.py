@@ -14,12 +14,15 @@ from numpy.typing import NDArray
 
 from blindtune.client.encoding import Scaling, encode
 from blindtune.client.flood import expected, flood, refuse_imprecise
+from blindtune.client.keyfile import StudyKey, write_key
 from blindtune.client.prepare import Prepared
 from blindtune.client.releases import Journal
 from blindtune.client.settings import Settings
 from blindtune.client.study import StudyDirectory
 from blindtune.client.workers import cores, ordered
 from blindtune.errors import KeyFileError
+from blindtune.he.openfhe.bootstrapping import Bootstrapping
+from blindtune.he.openfhe.bootstrapping_owner import BootstrappingKey
 from blindtune.he.secret import SecretKey
 from blindtune.kernels.layout import Layout
 from blindtune.kernels.packing import Slots
@@ -27,7 +30,14 @@ from blindtune.kernels.training import Program
 from blindtune.models.grid import told
 from blindtune.models.heads import Encoded, Head
 from blindtune.wire.bundle import write_bundle
-from blindtune.wire.manifest import Manifest, expected_parts, layout_model, parameters_model, program_model
+from blindtune.wire.manifest import (
+    Manifest,
+    bootstrapping_model,
+    expected_parts,
+    layout_model,
+    parameters_model,
+    program_model,
+)
 
 Floats = NDArray[np.float64]
 OnBytes = Callable[[str, int], None]
@@ -36,9 +46,32 @@ WORTH_WORKERS = 32 << 20
 """Bytes from which on a bundle is written by several processes: less is done before they have started."""
 
 
+def own_key(
+    prepared: Prepared,
+    directory: StudyDirectory,
+    literal: Bootstrapping | None = None,
+    passphrase: str | None = None,
+) -> tuple[StudyKey, Prepared]:
+    """Make a study's own key and keep it in its directory.
+
+    Args:
+        literal: for weights that the server bootstraps.
+
+    Returns:
+        The key; and the study, planned for the key's very primes.
+    """
+    directory.create()
+    # A run that was killed may have left a key that nothing was sent under.
+    directory.key_file.unlink(missing_ok=True)
+    made: StudyKey
+    made = BootstrappingKey.generate(literal) if literal else SecretKey.generate(prepared.plan.parameters)
+    write_key(directory.key_file, made, passphrase)
+    return made, replace(prepared, plan=replace(prepared.plan, parameters=made.parameters))
+
+
 def encrypt_study(
     prepared: Prepared,
-    key: SecretKey,
+    key: StudyKey,
     directory: StudyDirectory,
     *,
     member: str = "hospital",
@@ -131,10 +164,13 @@ def encrypt_study(
 
 
 def base_manifest(
-    kind: Any, identity: tuple[str, Sequence[str], str], key: SecretKey, layout: Layout, program: Program
+    kind: Any, identity: tuple[str, Sequence[str], str], key: StudyKey, layout: Layout, program: Program
 ) -> Manifest:
     """A manifest without parts; ``identity`` is study, members and member."""
     study, members, member = identity
+    bootstrapping = None
+    if isinstance(key, BootstrappingKey):
+        bootstrapping = bootstrapping_model(key.literal, key.key_parameters)
     return Manifest(
         kind=kind,
         study=study,
@@ -142,6 +178,7 @@ def base_manifest(
         member=member,
         key=key.key_id,
         parameters=parameters_model(key.parameters),
+        bootstrapping=bootstrapping,
         layout=layout_model(layout),
         program=program_model(program),
         parts=[],
@@ -150,12 +187,13 @@ def base_manifest(
 
 def write_keys(
     target: Path,
-    key: SecretKey,
+    key: StudyKey,
     manifest: Manifest,
     on_bytes: Callable[[int], None] = lambda _: None,
     workers: int | None = None,
 ) -> Manifest:
-    """Write the bundle of evaluation keys: relinearisation, the layout's rotations, conjugation.
+    """Write the bundle of evaluation keys: relinearisation, the layout's rotations, conjugation, and what
+    a bootstrap takes.
 
     Args:
         workers: processes; as many as there are cores by default, if there is enough to do.
@@ -166,14 +204,14 @@ def write_keys(
         return key.galois_key(element) if element else key.relinearisation_key()
 
     with ordered(lambda: elements, make, _workers(key, manifest, workers)) as blobs:
-        parts = (("relinearisation", 1), ("galois", len(elements) - 1))
-        listed = ((name, list(islice(blobs, count))) for name, count in parts)
+        parts = expected_parts(manifest).items()
+        listed = ((name, list(islice(blobs, count))) for name, (count, _) in parts)
         return write_bundle(target, manifest, listed, on_bytes)
 
 
 def write_data(
     target: Path,
-    key: SecretKey,
+    key: StudyKey,
     manifest: Manifest,
     matrices: tuple[Floats, Encoded],
     head: Head,
@@ -200,8 +238,11 @@ def write_data(
         return write_bundle(target, manifest, listed, on_bytes)
 
 
-def _workers(key: SecretKey, manifest: Manifest, wanted: int | None) -> int:
+def _workers(key: StudyKey, manifest: Manifest, wanted: int | None) -> int:
     """How many processes a bundle is worth."""
+    if isinstance(key, BootstrappingKey):
+        # OpenFHE has threads of its own, which do not live through a fork.
+        return 1
     if wanted is None:
         size = sum(count * largest for count, largest in expected_parts(manifest).values())
         wanted = cores() if size >= WORTH_WORKERS else 1

@@ -9,8 +9,9 @@ import base64
 import json
 import os
 import stat
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -19,6 +20,8 @@ from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
 from blindtune import params
 from blindtune.errors import KeyFileError
 from blindtune.files import write_secret
+from blindtune.he.openfhe.bootstrapping import Bootstrapping
+from blindtune.he.openfhe.bootstrapping_owner import BootstrappingKey
 from blindtune.he.secret import SecretKey
 from blindtune.wire.bundle import SECRET_MARK
 
@@ -27,14 +30,17 @@ SCRYPT = {"n": 2**17, "r": 8, "p": 1}
 
 MAX_FILE_BYTES = 64 << 20
 
+StudyKey: TypeAlias = SecretKey | BootstrappingKey
+"""What a study's key may be."""
 
-def write_key(path: Path, key: SecretKey, passphrase: str | None = None) -> None:
+
+def write_key(path: Path, key: StudyKey, passphrase: str | None = None) -> None:
     """Write a secret key file; never replaces one, and leaves none that is incomplete.
 
     Raises:
         KeyFileError: the file exists, or its directory does not.
     """
-    p = key.parameters
+    p = key.key_parameters if isinstance(key, BootstrappingKey) else key.parameters
     header: dict[str, Any] = {
         "format": SECRET_MARK.decode(),
         "version": 1,
@@ -47,6 +53,8 @@ def write_key(path: Path, key: SecretKey, passphrase: str | None = None) -> None
         },
         "encrypted": passphrase is not None,
     }
+    if isinstance(key, BootstrappingKey):
+        header["bootstrapping"] = asdict(key.literal)
     data = key.to_bytes()
     if passphrase is not None:
         salt, nonce = os.urandom(16), os.urandom(12)
@@ -68,7 +76,7 @@ def write_key(path: Path, key: SecretKey, passphrase: str | None = None) -> None
         ) from None
 
 
-def read_key(path: Path, passphrase: str | None = None) -> SecretKey:
+def read_key(path: Path, passphrase: str | None = None) -> StudyKey:
     """Read a secret key file.
 
     Raises:
@@ -97,7 +105,10 @@ def read_key(path: Path, passphrase: str | None = None) -> SecretKey:
             int(m["ring_degree"]), tuple(map(int, m["primes"])), int(m["scale_bits"]), int(m["security"])
         )
         key_id = str(header["key"])
-    except (KeyError, TypeError, ValueError, OverflowError):
+        if "bootstrapping" in header:
+            literal = Bootstrapping(**{name: int(n) for name, n in header["bootstrapping"].items()})
+            return BootstrappingKey.from_bytes(literal, p.primes, key_id, data)
+    except (KeyError, TypeError, ValueError, OverflowError, AttributeError):
         raise _damaged(path) from None
     return SecretKey.from_bytes(params.check(p), key_id, data)
 

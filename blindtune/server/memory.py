@@ -16,7 +16,9 @@ def predicted_bytes(keys: Manifest, data: Sequence[Manifest]) -> int:
     """Most bytes that training can take."""
     blocks = sum(m.layout.row_blocks for m in data)
     layout = replace(keys.checked_layout, row_blocks=blocks)
-    return memory_bytes(layout, keys.checked_program, keys.checked_parameters)
+    predicted = memory_bytes(layout, keys.checked_program, keys.checked_parameters)
+    bootstrapping = keys.checked_bootstrapping
+    return predicted + (bootstrapping.memory_bytes(keys.keys) if bootstrapping else 0)
 
 
 def available_bytes() -> int:

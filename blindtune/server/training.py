@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from sqlalchemy import Connection
 
-from blindtune.errors import BundleError
+from blindtune.errors import BundleError, EngineError
 from blindtune.he.engine import Engine, Ledger
 from blindtune.kernels import cost
 from blindtune.kernels.layout import Layout
@@ -130,8 +130,13 @@ class Training:
             if state.step < loaded.program.steps:
                 self._keep(loaded, state, whole)
 
-        refreshing = Refreshing(
-            self._service, self._claim, self._work, loaded.engine, len(loaded.program.refreshes)
+        # What bootstraps asks nobody.
+        refreshing = (
+            None
+            if loaded.keys.bootstrapping
+            else Refreshing(
+                self._service, self._claim, self._work, loaded.engine, len(loaded.program.refreshes)
+            )
         )
         weights = loaded.trainer.train(loaded.program, progressed, loaded.start, keep, resume, refreshing)
         self._finish(loaded, weights, whole)
@@ -146,6 +151,11 @@ class Training:
             bundle.verify(counted)
         verified = time.perf_counter()
         layout = check_study(keys.manifest, [b.manifest for b in data])
+        if keys.manifest.bootstrapping and self._executor == "ray":
+            raise EngineError(
+                "bootstrapping is not spread over a cluster",
+                remedy="Train on a server without --executor ray.",
+            )
         engine = load_engine(keys, claim.cores)
         counted = self._counter("load", program, parameters, data)
         if self._executor == "ray":

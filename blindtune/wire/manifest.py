@@ -16,6 +16,7 @@ from blindtune import params
 from blindtune.errors import BlindtuneError, BundleError
 from blindtune.he import blob
 from blindtune.he.engine import KeySet
+from blindtune.he.openfhe.bootstrapping import LEFT, Bootstrapping
 from blindtune.kernels.layout import Layout
 from blindtune.kernels.training import Program
 
@@ -44,6 +45,21 @@ class ParametersModel(_Model):
         """The parameters, checked against the security table."""
         p = params.Parameters(self.ring_degree, tuple(self.primes), self.scale_bits, self.security)
         return params.check(p)
+
+
+class BootstrappingModel(_Model):
+    """:class:`blindtune.he.openfhe.bootstrapping.Bootstrapping` on the wire, beside what kernels see of it.
+
+    Attributes:
+        primes: of the whole modulus: data primes, then the special ones.
+        special: how many of them are special.
+    """
+
+    primes: Annotated[list[int], Field(min_length=3, max_length=params.MAX_PRIMES)]
+    special: Annotated[int, Field(ge=1, le=params.MAX_PRIMES)]
+    digits: Annotated[int, Field(ge=1, le=params.MAX_PRIMES)]
+    period: Small
+    budget: Annotated[int, Field(ge=2, le=8)]
 
 
 class LayoutModel(_Model):
@@ -105,6 +121,7 @@ class Manifest(_Model):
         members: all members whose data the study trains on.
         member: whose bundle this is.
         key: identifier of the key that everything is encrypted under.
+        bootstrapping: how the server makes weights fresh, where it does so by itself.
     """
 
     format: Literal["blindtune-bundle"] = "blindtune-bundle"
@@ -116,6 +133,7 @@ class Manifest(_Model):
     key: Identifier
     engine: EngineModel = EngineModel()
     parameters: ParametersModel
+    bootstrapping: BootstrappingModel | None = None
     layout: LayoutModel
     program: ProgramModel
     parts: Annotated[list[Part], Field(max_length=100_000)]
@@ -124,6 +142,39 @@ class Manifest(_Model):
     def checked_parameters(self) -> params.Parameters:
         """The parameters, checked."""
         return self.parameters.checked()
+
+    @property
+    def checked_bootstrapping(self) -> Bootstrapping | None:
+        """How the server makes weights fresh, checked against parameters, layout and program."""
+        m, p = self.bootstrapping, self.checked_parameters
+        if m is None:
+            return None
+        found = Bootstrapping(
+            p.ring_degree,
+            p.levels,
+            m.period,
+            p.scale_bits,
+            p.primes[0].bit_length(),
+            m.digits,
+            m.budget,
+            p.security,
+        )
+        keys = found.key_parameters(m.primes)
+        if m.special != found.special_primes or found.parameters(keys.primes) != p:
+            raise BundleError("the keys' primes are not those of the parameters")
+        layout, program = self.checked_layout, self.checked_program
+        if m.period != layout.lanes * max(layout.widths):
+            raise BundleError("other slots are bootstrapped than weights repeat after")
+        lowest = max((program.levels_after(r) for r in program.refreshes), default=p.levels)
+        if lowest + LEFT > p.levels:
+            raise BundleError("no level is left for a bootstrap, or none is planned")
+        return found
+
+    @property
+    def key_parameters(self) -> params.Parameters:
+        """The parameters of the evaluation keys, checked."""
+        found, m = self.checked_bootstrapping, self.bootstrapping
+        return found.key_parameters(m.primes) if found and m else self.checked_parameters
 
     @property
     def checked_layout(self) -> Layout:
@@ -147,6 +198,17 @@ def parameters_model(p: params.Parameters) -> ParametersModel:
     """Parameters for the wire."""
     return ParametersModel(
         ring_degree=p.ring_degree, primes=list(p.primes), scale_bits=p.scale_bits, security=p.security
+    )
+
+
+def bootstrapping_model(literal: Bootstrapping, keys: params.Parameters) -> BootstrappingModel:
+    """A bootstrap for the wire, with the parameters of its keys."""
+    return BootstrappingModel(
+        primes=list(keys.primes),
+        special=keys.special,
+        digits=keys.digits,
+        period=literal.period,
+        budget=literal.budget,
     )
 
 
@@ -226,8 +288,14 @@ def expected_parts(manifest: Manifest) -> dict[str, tuple[int, int]]:
     if program.levels > p.levels:
         raise BundleError(f"{program.steps} steps need {program.levels} levels, not {p.levels}")
     # Of a joint key's fresh ciphertexts and keys no polynomial is a seed.
-    ciphertext, key = blob.fresh_bytes(p, seeded=False), blob.key_bytes(p, seeded=False)
+    ciphertext = blob.fresh_bytes(p, seeded=False)
+    bootstrapping, keys = manifest.checked_bootstrapping, manifest.key_parameters
+    key = blob.key_bytes(keys, seeded=False)
     if manifest.kind == "keys":
+        if bootstrapping:
+            # Large: a part each.
+            count = len(bootstrapping.galois_elements(layout.keys()))
+            return {"relinearisation": (1, key), **{f"galois-{n}": (1, key) for n in range(count)}}
         return {"relinearisation": (1, key), "galois": (len(layout.keys().rotations) + 1, key)}
     if manifest.kind == "start":
         if not program.started:

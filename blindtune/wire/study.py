@@ -33,7 +33,7 @@ def check_study(keys: Manifest, data: Sequence[Manifest]) -> Layout:
     if first.kind != "keys" or any(m.kind != "data" for m in data):
         raise BundleError("a study is one bundle of keys and one bundle of data a member")
     for m in data:
-        if m.key != first.key or m.parameters != first.parameters:
+        if (m.key, m.parameters, m.bootstrapping) != (first.key, first.parameters, first.bootstrapping):
             raise BundleError(
                 f"the data of {m.member} are under another key than the study's evaluation keys",
                 remedy="Encrypt and submit again with the study's key.",
@@ -60,8 +60,8 @@ def check_start(keys: Manifest, start: Manifest | None) -> None:
         if keys.checked_program.started:
             raise BundleError("the weights to start from are missing", remedy="Submit them, then start.")
         return
-    mine = (keys.study, keys.key, keys.parameters, keys.program)
-    same = start.kind == "start" and (start.study, start.key, start.parameters, start.program) == mine
+    mine, its = ((m.study, m.key, m.parameters, m.bootstrapping, m.program) for m in (keys, start))
+    same = start.kind == "start" and its == mine
     packing = replace(keys.checked_layout, row_blocks=1)
     if not same or replace(start.checked_layout, row_blocks=1) != packing:
         raise BundleError("the weights to start from belong to another study")
@@ -80,6 +80,13 @@ def load_start(engine: Engine, layout: Layout, start: Bundle) -> list[list[Ciphe
 def load_engine(keys: Bundle, cores: int = 1) -> Engine:
     """An evaluation engine from a bundle of keys, on so many threads."""
     m = keys.manifest
+    bootstrapping = m.checked_bootstrapping
+    if bootstrapping:
+        from blindtune.he.openfhe.bootstrapping_engine import BootstrappingEngine
+
+        relinearisation = next(keys.items("relinearisation"))
+        galois = (next(keys.items(part.name)) for part in m.parts if part.name != "relinearisation")
+        return BootstrappingEngine(bootstrapping, m.key_parameters.primes, m.keys, relinearisation, galois)
     return evaluation_engine(m.checked_parameters, m.keys, *key_items(keys), cores=cores)
 
 

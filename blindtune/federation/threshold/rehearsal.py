@@ -53,7 +53,7 @@ class Rehearsal:
         self.parameters, self.layout = parameters, layout
         self.public_key = JointPublicKey(p, found[joint.PUBLIC])
         self.engine = _Refreshing(shares, self.public_key, keys, relin, galois)
-        self._secret = OpenFheSecretKey(p, "", codec(p).secret_key(_added(shares)))
+        self._secret = OpenFheSecretKey(codec(p), "", codec(p).secret_key(_added(shares)))
 
     def length(self, train: Train) -> float:
         """The Euclidean length of the error over all coefficients that would be opened."""

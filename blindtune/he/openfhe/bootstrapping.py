@@ -27,6 +27,9 @@ REDUCTION = 14
 LEFT = 1
 """Levels that a ciphertext has to have left."""
 
+ON_THE_WAY = 4
+"""A key that is loaded lies in memory as packed bytes, as residues twice, and as OpenFHE's bytes."""
+
 
 @dataclass(frozen=True)
 class Bootstrapping:
@@ -109,15 +112,13 @@ class Bootstrapping:
                 parameters call for.
         """
         b = self.check()
-        found = Parameters(
-            b.ring_degree, tuple(primes), b.scale_bits, b.security, b.special_primes, b.digits
-        )
+        found = Parameters(b.ring_degree, tuple(primes), b.scale_bits, b.security, b.special_primes, b.digits)
         if len(primes) != b.depth + 1 + b.special_primes or primes[0].bit_length() != b.first_bits:
             raise ParametersError(f"{len(primes)} primes are not those of a bootstrap of {b.depth} levels")
         return check(found)
 
     def parameters(self, primes: Sequence[int]) -> Parameters:
-        """What kernels see of :meth:`key_parameters`: the levels between two bootstraps, one special prime."""
+        """What kernels see of them: the levels between two bootstraps, and one special prime."""
         return Parameters(
             self.ring_degree,
             (*primes[: self.levels + 1], primes[self.depth + 1]),
@@ -153,10 +154,20 @@ class Bootstrapping:
         own = {pow(5, step, top) for step in self.rotations} | {conjugation_element(self.ring_degree)}
         return sorted(own.union(galois_elements(keys, self.ring_degree)))
 
+    def memory_bytes(self, keys: KeySet) -> int:
+        """Memory of an engine's keys and matrices, and of a key on its way."""
+        count = 1 + len(self.galois_elements(keys))
+        return (count + ON_THE_WAY) * self.key_bytes + self.table_bytes
+
+    def sent_bytes(self, keys: KeySet) -> int:
+        """All keys as they are sent: of each digit one polynomial, the other is a seed."""
+        count = 1 + len(self.galois_elements(keys))
+        return int(count * self.digits * self.modulus_bits * self.ring_degree / 8)
+
     @property
     def _rows(self) -> int:
         """Data primes of a digit."""
-        return -(-(self.depth + 1) // self.digits)
+        return -(-(self.depth + 1) // max(1, self.digits))
 
     @property
     def _limbs_bytes(self) -> int:
@@ -175,9 +186,9 @@ class Bootstrapping:
     @property
     def _possible(self) -> bool:
         slots, period = self.ring_degree // 2, self.period
-        sizes = 1 <= self.levels and 20 <= self.scale_bits < self.first_bits < MAX_PRIME_BITS
+        sizes = self.levels >= 1 and 20 <= self.scale_bits < self.first_bits < MAX_PRIME_BITS
         stages = 2 <= self.budget < period.bit_length() and period == period & -period <= slots
-        return sizes and stages and 1 <= self.digits == -(-(self.depth + 1) // max(1, self._rows))
+        return sizes and stages and self.digits == -(-(self.depth + 1) // self._rows)
 
     @property
     def _allowed(self) -> int:

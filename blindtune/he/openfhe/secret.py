@@ -21,7 +21,6 @@ from blindtune.he.engine import Ciphertext, KeySet
 from blindtune.he.fast.tables import automorphism
 from blindtune.he.openfhe.codec import OpenFheCodec, codec
 from blindtune.he.openfhe.engine import OpenFheEngine
-from blindtune.he.xof import uniform
 from blindtune.params import Parameters
 
 
@@ -56,6 +55,8 @@ class OwnedKey:
 
     def _switching_key(self, source: NDArray[np.uint64], kind: Kind, element: int = 0) -> bytes:
         """A key from the secret of residues ``source`` to this one."""
+        from blindtune.he.xof import uniform
+
         keys = self._codec.keys
         header = Header(kind, keys.levels + 1, element=element)
         primes, seeds = header.primes(keys), list[bytes]()
