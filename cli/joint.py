@@ -20,6 +20,7 @@ from blindtune.cli.place import SERVER, given_or_kept, remote
 if TYPE_CHECKING:
     from blindtune.client.mailbox import RemoteMailbox
     from blindtune.client.remote import Remote, Status
+    from blindtune.federation.threshold.offer import Offer
     from blindtune.federation.threshold.party import Party, Waiting
     from blindtune.federation.threshold.station import Station
     from blindtune.federation.threshold.terms import Terms
@@ -48,15 +49,21 @@ class Session:
     @cached_property
     def offered(self) -> Terms:
         """The terms as the server has them now, or as they came by file."""
+        return self._found.terms if self._found else self.station.offered
+
+    @cached_property
+    def _found(self) -> Offer | None:
         from blindtune.federation.threshold import offer
 
-        found = offer.fetch(self.mailbox, self.station.offered.study)
-        return found.terms if found else self.station.offered
+        return offer.fetch(self.mailbox, self.station.offered.study)
 
     def party(self, *, approved: bool = True) -> Party:
         """This hospital; unless approved, for saying no alone."""
         secret = render.passphrase(ask=self.passphrase)
-        return self.station.party(self.offered, self.mailbox, secret, approved=approved)
+        party = self.station.party(self.offered, self.mailbox, secret, approved=approved)
+        if self._found is None:
+            party.offer()
+        return party
 
 
 @contextmanager

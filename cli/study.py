@@ -127,7 +127,8 @@ def join(
     from blindtune.errors import InputError
     from blindtune.federation.threshold import offer
     from blindtune.federation.threshold.station import Station
-    from blindtune.federation.threshold.terms import MAX_BYTES, Terms
+    from blindtune.federation.threshold.terms import Terms
+    from blindtune.wire.message import MAX_TERMS
 
     if (terms is None) == (study is None):
         raise InputError("which study", where="join", remedy="Give --terms FILE or --study ID.")
@@ -136,7 +137,7 @@ def join(
     if terms is not None:
         try:
             with terms.open("rb") as file:
-                offered = Terms.parse(file.read(MAX_BYTES + 1))
+                offered = Terms.parse(file.read(MAX_TERMS + 1))
         except OSError as error:
             raise InputError(f"cannot be read ({error.strerror})", where=terms.name) from None
     else:

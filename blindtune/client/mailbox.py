@@ -9,7 +9,7 @@ from blindtune.client.transport import StatusError, Transport
 from blindtune.client.uploading import Uploading
 from blindtune.errors import FederationError
 from blindtune.wire.manifest import Part
-from blindtune.wire.message import NAME
+from blindtune.wire.message import NAME, parsed
 
 
 class RemoteMailbox:
@@ -30,7 +30,9 @@ class RemoteMailbox:
             RemoteError: the server cannot be reached, or refuses.
         """
         part = Part(name="message", sha256=hashlib.sha256(message).hexdigest(), size=len(message))
-        told = json.dumps({"sha256": part.sha256, "size": part.size}).encode()
+        _, statement, signature, _ = parsed(message)
+        signed = {"statement": statement.decode(), "signature": signature.hex()}
+        told = json.dumps({"sha256": part.sha256, "size": part.size, **signed}).encode()
         try:
             answer = self._http.json("PUT", self._address(stage, item, sender), content=told)
         except StatusError as error:

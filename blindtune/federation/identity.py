@@ -9,15 +9,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from blindtune.errors import FederationError, KeyFileError
 from blindtune.files import write_secret
+from blindtune.wire.message import for_signature, verified
 
 NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,31}")
-KEY_BYTES, SIGNATURE_BYTES = 32, 64
+KEY_BYTES = 32
 MAX_FILE_BYTES = 1 << 16
 FEWEST, MOST = 2, 50
 
@@ -40,7 +40,7 @@ class Identity:
 
     def sign(self, purpose: str, content: bytes) -> bytes:
         """Sign ``content`` for one purpose; a signature for another purpose never verifies."""
-        return self._key.sign(_framed(purpose, content))
+        return self._key.sign(for_signature(purpose, content))
 
     def write(self, path: Path, passphrase: str | None = None) -> None:
         """Write the key, mode 0600, as PKCS #8; never replaces one.
@@ -147,12 +147,7 @@ class Roster:
         """Whether member ``number`` signed ``content`` for ``purpose``."""
         if not 1 <= number <= len(self.names):
             return False
-        key = Ed25519PublicKey.from_public_bytes(self.keys[self.names[number - 1]])
-        try:
-            key.verify(signature, _framed(purpose, content))
-        except InvalidSignature:
-            return False
-        return True
+        return verified(self.keys[self.names[number - 1]], purpose, content, signature)
 
     @property
     def fingerprint(self) -> str:
@@ -167,8 +162,3 @@ def digits(digest: bytes) -> str:
     """Five groups of four digits of a digest, for people to compare by telephone."""
     text = f"{int.from_bytes(digest[:16], 'big') % 10**20:020d}"
     return " ".join(text[i : i + 4] for i in range(0, 20, 4))
-
-
-def _framed(purpose: str, content: bytes) -> bytes:
-    head = b"blindtune " + purpose.encode()
-    return len(head).to_bytes(2, "big") + head + content

@@ -77,6 +77,15 @@ class Messages:
             there = sha256 is not None and self._contents.here(db, letter.tenant, [sha256])
         return sha256 if there else None
 
+    def said(self, tenant: str, study: str, stage: str, item: str) -> str | None:
+        """The SHA-256 of the oldest message of a stage and item, of any sender, that is wholly here."""
+        mine = (messages.c.tenant == tenant, messages.c.study == study)
+        query = select(messages.c.sha256).where(*mine, messages.c.stage == stage, messages.c.item == item)
+        with self._database.reading() as db:
+            found = list(db.execute(query.order_by(messages.c.created)).scalars())
+            there = self._contents.here(db, tenant, found)
+        return next((sha256 for sha256 in found if sha256 in there), None)
+
 
 def drop(db: Connection, tenant: str, study: str) -> set[str]:
     """Forget a study's messages; the contents that they named."""

@@ -1,7 +1,7 @@
 """Refreshes of a training under a joint key: the hospitals make its weights fresh, through their mailbox.
 
-Encrypted weights are left there as a message; what the hospitals make of them lies there as another, the same
-from whichever of them it comes. While it is missing the job waits, and holds no worker.
+Encrypted weights are left there as a message; what the hospitals make of them lies there as another, signed
+by whoever put it together, and the same but for that. While it is missing the job waits, and holds no worker.
 """
 
 from __future__ import annotations
@@ -9,13 +9,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from blindtune.errors import BundleError
 from blindtune.he.blob import largest_bytes
 from blindtune.he.engine import Ciphertext, Engine
 from blindtune.server.leases import Claim
 from blindtune.server.messages import Letter
 from blindtune.server.service import Service
 from blindtune.wire.bundle import frame, framed
-from blindtune.wire.message import FRESH, STALE, refresh_stage
+from blindtune.wire.message import FRESH, STALE, body_start, refresh_stage
 from blindtune.wire.study import fresh
 
 
@@ -61,11 +62,14 @@ class Refreshing:
             out.writelines(frame([self.engine.dump(c) for c in weights]))
         size = file.stat().st_size
         sha256 = contents.keep(self.claim.tenant, file)
-        stale, made = (Letter(self.claim.tenant, self.claim.study, stage, *name) for name in (STALE, FRESH))
-        messages.post(stale, sha256, size)
-        found = messages.find(made)
+        messages.post(Letter(self.claim.tenant, self.claim.study, stage, *STALE), sha256, size)
+        found = messages.said(self.claim.tenant, self.claim.study, stage, FRESH)
         if found is None:
             raise Waits(number + 1, self.total)
         what = f"refresh {number + 1}"
         path, largest = contents.path(self.claim.tenant, found), largest_bytes(self.engine.parameters)
-        return fresh(self.engine, framed(path, what, len(weights), largest), what)
+        try:
+            start = body_start(path)
+        except ValueError:
+            raise BundleError(f"{what} is not a message") from None
+        return fresh(self.engine, framed(path, what, len(weights), largest, start), what)

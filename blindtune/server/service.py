@@ -14,6 +14,7 @@ from blindtune.server.database import Database
 from blindtune.server.jobs import Jobs
 from blindtune.server.leases import Leases
 from blindtune.server.messages import Messages
+from blindtune.server.senders import Senders
 from blindtune.server.studies import Studies
 from blindtune.server.tenants import Tenants
 
@@ -33,6 +34,7 @@ class Service:
     contents: Contents
     studies: Studies
     messages: Messages
+    senders: Senders
     jobs: Jobs
     leases: Leases
     answers: Answers
@@ -70,7 +72,7 @@ class Service:
             raise InputError(
                 "the data directory cannot be used", remedy="Give a directory that this user can write."
             ) from error
-        studies = Studies(opened, contents, insecure=insecure)
+        studies, messages = Studies(opened, contents, insecure=insecure), Messages(opened, contents)
         return cls(
             {"data_dir": str(data_dir), "database": database, "blobs": blobs, "insecure": insecure},
             data_dir,
@@ -78,7 +80,8 @@ class Service:
             Tenants(opened),
             contents,
             studies,
-            Messages(opened, contents),
+            messages,
+            Senders(messages, contents),
             Jobs(opened),
             Leases(opened),
             Answers(opened),

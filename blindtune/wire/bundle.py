@@ -167,22 +167,24 @@ class Bundle:
         return self.directory / PARTS / name
 
 
-def framed(path: Path, what: str, count: int, largest: int) -> Iterator[bytes]:
+def framed(path: Path, what: str, count: int, largest: int, start: int = 0) -> Iterator[bytes]:
     """The items of a frame on the disk, one at a time.
 
     Args:
         what: it is, for errors.
         largest: size of an item in bytes.
+        start: where in the file the frame begins.
 
     Raises:
         BundleError: other counts or sizes, or truncated.
     """
     with open(path, "rb") as file:
+        file.seek(start)
         head = file.read(8)
         if head[:4] != MAGIC or len(head) < 8 or struct.unpack("<I", head[4:])[0] != count:
             raise BundleError(f"{what} is not a frame of {count} items")
         sizes = struct.unpack(f"<{count}Q", _exactly(file.read(8 * count), 8 * count, what))
-        if any(s > largest for s in sizes) or 8 + 8 * count + sum(sizes) != path.stat().st_size:
+        if any(s > largest for s in sizes) or start + 8 + 8 * count + sum(sizes) != path.stat().st_size:
             raise BundleError(f"the item sizes in {what} do not add up")
         for size in sizes:
             yield _exactly(file.read(size), size, what)

@@ -348,9 +348,10 @@ def test_another_version_is_noticed_on_both_sides(
 
 
 @needs_openfhe
-def test_replayed_and_altered_messages_end_the_study(
+def test_nobody_speaks_in_a_hospitals_name(
     hospitals: Hospitals, offered: Terms, draft: Draft, tmp_path: Path
 ) -> None:
+    """Whoever has the hospitals' token writes first, and takes nobody's place."""
     second = Hospitals(hospitals.run, hospitals.homes, tmp_path / "second", hospitals.url)
     other = second.offer(draft.terms(2.0**20))
     hospitals.told("approve", "lmu", "--no-wait")
@@ -358,13 +359,32 @@ def test_replayed_and_altered_messages_end_the_study(
         source, target = remote.mailbox(offered.study), remote.mailbox(other.study)
         said = source.fetch("join", "join", "lmu", 1 << 20)
         assert said is not None
-        # From another study, and under another's name.
-        target.post("join", "join", "lmu", said)
-        source.post("join", "join", "charite", said)
-    second.say("approve", "tum", "--no-wait").refused("lmu approved other terms")
-    hospitals.say("approve", "tum", "--no-wait").refused("a message of charite was altered, or is not from")
-    second.say("approve", "charite", "--no-wait").refused("tum ended the study: lmu approved other terms")
-    hospitals.say("approve", "lmu", "--no-wait").refused("ended the study")
+        # From another study, under another's name, and altered.
+        for mailbox, name, message in (
+            (target, "lmu", said),
+            (source, "charite", said),
+            (source, "tum", said.replace(b'"sender":"lmu"', b'"sender":"tum"')),
+        ):
+            with pytest.raises(RemoteError, match="not signed by the member in whose name it comes"):
+                mailbox.post("join", "join", name, message)
+    assert second.told("approve", "lmu", "--no-wait")["missing"] == ["charite", "tum"]
+    assert hospitals.told("approve", "charite", "--no-wait")["missing"] == ["tum"]
+    assert hospitals.told("approve", "tum", "--no-wait")["stage"] == "first"
+
+
+@needs_openfhe
+def test_terms_that_came_by_file_lie_at_the_server_from_the_first_word_on(
+    hospitals: Hospitals, draft: Draft, homes: Path, tmp_path: Path
+) -> None:
+    made = draft.terms(2.0**20)
+    (tmp_path / "terms.json").write_text(made.model_dump_json())
+    for name in NAMES:
+        given = ("--terms", tmp_path / "terms.json", "--home", homes / name, "--server", hospitals.url)
+        hospitals.told("join", name, *given)
+    assert hospitals.told("approve", "lmu", "--no-wait")["missing"] == ["charite", "tum"]
+    assert hospitals.told("approve", "tum", "--no-wait")["missing"] == ["charite"]
+    with Remote(hospitals.url, TOKEN) as remote:
+        assert offer.fetch(remote.mailbox(made.study), made.study) == offer.Offer(made, "lmu")
 
 
 def test_waiting_outlasts_a_server_that_is_away(

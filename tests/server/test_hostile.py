@@ -14,6 +14,8 @@ import pytest
 
 from blindtune.client.remote import Remote
 from blindtune.wire.bundle import Bundle
+from blindtune.wire.message import OFFER
+from tests.members import Members
 from tests.server.apart import apart
 
 MB = 1 << 20
@@ -257,8 +259,10 @@ def test_a_large_message_takes_no_memory(server):
     """As large as relinearisation keys are."""
     with Remote(server.url, server.tokens["north"]) as there:
         mailbox = there.mailbox(STUDY)
-        mailbox.post("first", "small", "north", b"BTM1" + bytes(MB))
-        message = b"BTM1" + bytes(100 * MB)
+        members = Members("north", "south")
+        mailbox.post(*OFFER, members.offer)
+        mailbox.post("first", "small", "north", members.message("first", "small", "north", bytes(MB)))
+        message = members.message("first", "relinearisation", "north", bytes(100 * MB))
         with Bounded(server, 30):
             mailbox.post("first", "relinearisation", "north", message)
             assert mailbox.fetch("first", "relinearisation", "north", 2 * len(message)) == message

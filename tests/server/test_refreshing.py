@@ -18,6 +18,7 @@ from blindtune.server.refreshing import Waits
 from blindtune.server.training import Pulse, Training
 from blindtune.wire.bundle import frame, framed
 from blindtune.wire.message import FRESH, STALE
+from tests.members import Members
 from tests.server.placing import Place, until
 
 
@@ -47,9 +48,10 @@ def stale(place: Place, study: Any) -> list[bytes]:
 
 def say(place: Place, study: Any, blobs: list[bytes], tmp_path: Path) -> None:
     """Answer, as the hospitals do."""
-    content, file = b"".join(frame(blobs)), tmp_path / secrets.token_hex(4)
+    file = tmp_path / secrets.token_hex(4)
+    content = Members("lmu", "tum").message("refresh-0", FRESH, "lmu", b"".join(frame(blobs)))
     file.write_bytes(content)
-    made, sha256 = letter(place, study, FRESH), hashlib.sha256(content).hexdigest()
+    made, sha256 = letter(place, study, (FRESH, "lmu")), hashlib.sha256(content).hexdigest()
     place.service.messages.post(made, sha256, len(content))
     place.service.contents.keep(place.tenant, file)
 

@@ -16,6 +16,7 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 
+from tests.members import Members
 from tests.server.apart import apart
 from tests.server.api.conftest import Caller
 
@@ -62,7 +63,9 @@ def schema(server, study):
             "name": "weights",
             **dict.fromkeys(("stage", "item", "sender"), "said"),
         }
-        north.say(f"/studies/{study.id}/messages/said/said/said", b"BTM1" + bytes(1000))
+        members, messages = Members("said", "unsaid"), f"/studies/{study.id}/messages"
+        north.say(f"{messages}/terms/terms/offer", members.offer)
+        north.say(f"{messages}/said/said/said", members.message("said", "said", "said", bytes(1000)))
     found = schemathesis.openapi.from_url(f"{server.url}/v1/openapi.json").exclude(path=ENDLESS)
 
     @found.hook

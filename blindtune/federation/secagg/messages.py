@@ -12,8 +12,9 @@ from typing import Annotated, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from blindtune.errors import FederationError
-from blindtune.federation.identity import KEY_BYTES, MOST, SIGNATURE_BYTES
+from blindtune.federation.identity import KEY_BYTES, MOST
 from blindtune.federation.secagg.shamir import SHARE_BYTES
+from blindtune.wire.message import SIGNATURE_BYTES
 
 MAX_BYTES = 1 << 20
 

@@ -16,13 +16,13 @@ from pydantic import Field, ValidationError
 from blindtune.errors import EngineError, FederationError
 from blindtune.federation.agreement import Schema
 from blindtune.federation.threshold import envelope
-from blindtune.federation.threshold.message import Digest
 from blindtune.federation.threshold.party import Party, Waiting
 from blindtune.federation.threshold.transcript import CONSENT, SHARE
 from blindtune.he.flooding import slots
 from blindtune.he.openfhe.opening import Opened, fuse
 from blindtune.kernels.packing import unpack_weights
 from blindtune.privacy.noise import discrete_gaussian
+from blindtune.wire.message import Digest
 
 
 class Consent(Schema):

@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from blindtune.errors import FederationError
 from blindtune.federation.identity import Identity
 from blindtune.federation.threshold.mailbox import Mailbox
-from blindtune.federation.threshold.message import Statement, opened, overhead, parsed, signed
-from blindtune.federation.threshold.terms import MAX_BYTES, Terms
+from blindtune.federation.threshold.message import opened, signed
+from blindtune.federation.threshold.terms import Terms
+from blindtune.wire.message import MAX_TERMS, OFFER, Statement, overhead, parsed
 
-STAGE, PLACE = "terms", ("terms", "terms", "offer")
-"""Whoever joins does not know yet who offers: the place names nobody."""
+STAGE = OFFER[0]
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ def post(mailbox: Mailbox, terms: Terms, name: str, identity: Identity) -> None:
         before="0" * 64,
         body=hashlib.sha256(body).hexdigest(),
     )
-    mailbox.post(*PLACE, signed(identity, statement, body))
+    mailbox.post(*OFFER, signed(identity, statement, body))
 
 
 def fetch(mailbox: Mailbox, study: str) -> Offer | None:
@@ -58,7 +58,7 @@ def fetch(mailbox: Mailbox, study: str) -> Offer | None:
         ParametersError: parameters outside the security table.
         PlanError: a layout or program that cannot be.
     """
-    message = mailbox.fetch(*PLACE, MAX_BYTES + overhead())
+    message = mailbox.fetch(*OFFER, MAX_TERMS + overhead())
     if message is None:
         return None
     try:

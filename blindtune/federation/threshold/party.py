@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -16,15 +17,17 @@ from blindtune import __version__
 from blindtune.errors import FederationError
 from blindtune.federation.identity import Identity
 from blindtune.federation.secagg import masks
+from blindtune.federation.threshold import offer
 from blindtune.federation.threshold import transcript as spoken
 from blindtune.federation.threshold.mailbox import Mailbox
-from blindtune.federation.threshold.message import Statement, signed
+from blindtune.federation.threshold.message import signed
 from blindtune.federation.threshold.outbox import Outbox
 from blindtune.federation.threshold.terms import Terms, approve
 from blindtune.federation.threshold.transcript import Transcript
 from blindtune.he.openfhe import joint
 from blindtune.he.openfhe.joint import JointPublicKey
 from blindtune.he.openfhe.share import SecretShare
+from blindtune.wire.message import Statement
 
 SHARE_FILE, SEALING_FILE = "secret-share", "secret-sealing"
 
@@ -132,6 +135,11 @@ class Party:
     def sealing_key_of(self, name: str) -> bytes:
         """A member's X25519 public key."""
         return self._joined(name)[32:]
+
+    def offer(self) -> None:
+        """Leave the terms for the others, unless someone does just now: a server takes nothing before."""
+        with suppress(FederationError):
+            offer.post(self._mailbox, self.terms, self.name, self._identity)
 
     def say(self, stage: str, item: str, make: Callable[[], bytes]) -> None:
         """Post a message that is made once; what was said before is said again byte by byte."""

@@ -1,7 +1,7 @@
 """Refreshes of a training at a server: weights lie in the study's mailbox, stale ones and fresh ones.
 
-The server is as blind to them as to everything else. Whichever hospital comes last puts the parts together;
-the others find what they would have made themselves, or end the study.
+The server is as blind to them as to everything else. Whichever hospital comes last puts the parts together,
+and signs what it made: any other would have made the same of the same parts.
 """
 
 from __future__ import annotations
@@ -30,21 +30,21 @@ def refresh_served(party: Party, mailbox: Mailbox, place: Path) -> Waiting:
     terms, stage = party.terms, ""
     for number in range(len(terms.program.refreshes)):
         stage = refresh_stage(number)
-        if mailbox.fetch(stage, *FRESH, 1) is None:
+        if not any(mailbox.fetch(stage, FRESH, name, 1) for name in terms.roster.names):
             count = len(terms.stale_levels(number))
             most = 8 + count * (8 + largest_bytes(terms.checked_parameters))
             data = mailbox.fetch(stage, *STALE, most)
             # Where nothing lies yet, the training goes on from the refresh before.
-            return Waiting(stage, ()) if data is None else _answered(party, mailbox, number, data, place)
+            return Waiting(stage, ()) if data is None else _answered(party, number, data, place)
     return Waiting(stage, ())
 
 
-def _answered(party: Party, mailbox: Mailbox, number: int, data: bytes, place: Path) -> Waiting:
+def _answered(party: Party, number: int, data: bytes, place: Path) -> Waiting:
     with whole_file(place) as partial:
         partial.write_bytes(data)
     refresh = Refresh(party.transcript, number, read_stale(place, party.terms, number))
     refresh.answer(party)
     waiting = refresh.advance()
     if not waiting.absent:
-        mailbox.post(refresh.stage, *FRESH, b"".join(frame(refresh.fresh())))
+        party.say(refresh.stage, FRESH, lambda: b"".join(frame(refresh.fresh())))
     return waiting

@@ -20,11 +20,12 @@ from blindtune.federation.threshold.mailbox import Mailbox
 from blindtune.federation.threshold.outbox import Glance
 from blindtune.federation.threshold.party import Party
 from blindtune.federation.threshold.rows import JointRows, raw, task_of, write_keys
-from blindtune.federation.threshold.terms import MAX_BYTES, Task, Terms, approve
+from blindtune.federation.threshold.terms import Task, Terms, approve
 from blindtune.federation.threshold.transcript import Transcript
 from blindtune.files import exclusive, whole_file, writing
 from blindtune.imaging.arrays import Embeddings
 from blindtune.models.linear import LinearHead
+from blindtune.wire.message import MAX_TERMS
 
 OFFERED, APPROVED, HOME = "terms.json", "approved.json", "home.json"
 
@@ -160,7 +161,7 @@ class Station:
 
     def _read(self, name: str) -> Terms:
         with (self.directory / name).open("rb") as file:
-            return Terms.parse(file.read(MAX_BYTES + 1))
+            return Terms.parse(file.read(MAX_TERMS + 1))
 
 
 def contribution(party: Party, data: Embeddings) -> JointRows:

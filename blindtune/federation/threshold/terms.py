@@ -22,8 +22,8 @@ from blindtune.kernels.training import Program
 from blindtune.models.heads import Head, one_vs_rest
 from blindtune.params import INSECURE, Parameters
 from blindtune.wire.manifest import LayoutModel, ParametersModel, ProgramModel
+from blindtune.wire.message import MAX_TERMS
 
-MAX_BYTES = 1 << 16
 PublicKey = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
@@ -88,7 +88,7 @@ class Terms(Schema):
             PlanError: a layout or program that cannot be.
         """
         try:
-            terms = cls.model_validate_json(data) if len(data) <= MAX_BYTES else None
+            terms = cls.model_validate_json(data) if len(data) <= MAX_TERMS else None
         except ValidationError:
             terms = None
         if terms is None:

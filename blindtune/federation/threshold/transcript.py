@@ -8,11 +8,12 @@ from collections.abc import Sequence
 from blindtune.errors import EngineError, FederationError
 from blindtune.federation.identity import digits
 from blindtune.federation.threshold.mailbox import Mailbox
-from blindtune.federation.threshold.message import Statement, opened, overhead, stated
+from blindtune.federation.threshold.message import opened, stated
 from blindtune.federation.threshold.outbox import Outbox
 from blindtune.federation.threshold.terms import Terms
 from blindtune.he.openfhe import joint
 from blindtune.he.openfhe.refresh import part_bytes
+from blindtune.wire.message import Statement, overhead
 
 JOIN, FIRST, SECOND, CONFIRM = "join", "first", "second", "confirm"
 STAGES = (JOIN, FIRST, SECOND, CONFIRM)

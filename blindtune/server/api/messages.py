@@ -17,7 +17,7 @@ from blindtune.server.api.sending import SENT, IfNoneMatch, send
 from blindtune.server.api.studies import Study
 from blindtune.server.messages import Letter
 from blindtune.wire.manifest import Sha256
-from blindtune.wire.message import NAME
+from blindtune.wire.message import MAX_STATEMENT, NAME
 
 router = APIRouter(prefix="/v1/studies/{study}/messages", tags=["messages"], responses=documented())
 Name = Annotated[str, PathParameter(pattern=f"^{NAME.pattern}$")]
@@ -30,6 +30,8 @@ class MessageRequest(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
     sha256: Sha256
     size: int = Field(ge=8, le=1 << 32)
+    statement: str = Field(max_length=MAX_STATEMENT, description="Of the message, as its sender signed it.")
+    signature: str = Field(pattern="^[0-9a-f]{128}$", description="Ed25519, of the statement.")
 
 
 def _names(study: Study, stage: Name, item: Name, sender: Name) -> dict[str, str]:
@@ -41,9 +43,14 @@ Names = Annotated[dict[str, str], Depends(_names)]
 
 @router.put(ADDRESS, responses=documented(408, 409, 413), openapi_extra=takes(MessageRequest))
 def post(names: Names, tenant: Submitter, here: Here, body: SmallBody) -> Posted:
-    """Say what a message is, then upload its content; the same again changes nothing, another is refused."""
+    """Say what a message is, then upload its content; the same again changes nothing, another is refused.
+
+    Refused, too, is what is not signed by the member of the study in whose name it comes.
+    """
     told: MessageRequest = parsed(MessageRequest, body)
-    return Posted(missing=here.messages.post(Letter(tenant, **names), told.sha256, told.size))
+    letter = Letter(tenant, **names)
+    here.senders.check(letter, told.statement, bytes.fromhex(told.signature), told.size)
+    return Posted(missing=here.messages.post(letter, told.sha256, told.size))
 
 
 @router.get(ADDRESS, response_class=FileResponse, responses=SENT)

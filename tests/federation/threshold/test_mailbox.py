@@ -13,6 +13,8 @@ from blindtune.errors import FederationError, RemoteError
 from blindtune.federation.threshold.mailbox import DirectoryMailbox, Mailbox
 from blindtune.server.api.app import create_app
 from blindtune.server.service import Service
+from blindtune.wire.message import OFFER
+from tests.members import Members
 from tests.server.serving import serving
 
 Open = Callable[[str], Mailbox]
@@ -28,10 +30,14 @@ def open_mailbox(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Ope
     with closing(Service.open(tmp_path)) as service, serving(create_app(service)) as url:
         _, token = service.tenants.issue(service.tenants.make("consortium"), ["read", "submit"])
         with Remote(url, token) as remote:
+            for study in (STUDY, OTHER):
+                remote.mailbox(study).post(*OFFER, MEMBERS.offer)
             yield remote.mailbox
 
 
-MESSAGE = b"BTM1" + bytes(range(256)) * 100
+MEMBERS = Members("tum", "lmu")
+GALOIS, JOIN = ("first", "galois-5", "tum"), ("join", "join", "tum")
+MESSAGE, JOINED = (MEMBERS.message(*place, bytes(range(256)) * 100) for place in (GALOIS, JOIN))
 
 
 def test_a_message_is_there_once_it_was_posted(open_mailbox: Open) -> None:
@@ -48,11 +54,11 @@ def test_a_message_is_there_once_it_was_posted(open_mailbox: Open) -> None:
 
 def test_another_in_its_place_is_refused(open_mailbox: Open) -> None:
     mailbox = open_mailbox(STUDY)
-    mailbox.post("join", "join", "tum", MESSAGE)
-    for other in (MESSAGE[:-1], MESSAGE[:-1] + b"x", MESSAGE + b"x"):
+    mailbox.post(*JOIN, JOINED)
+    for other in (JOINED[:-1], JOINED[:-1] + b"x", JOINED + b"x"):
         with pytest.raises(FederationError, match="another message of tum"):
-            mailbox.post("join", "join", "tum", other)
-    assert mailbox.fetch("join", "join", "tum", 1 << 20) == MESSAGE
+            mailbox.post(*JOIN, other)
+    assert mailbox.fetch(*JOIN, 1 << 20) == JOINED
 
 
 @pytest.mark.parametrize("name", ["", "..", "a/b", "A", "-a", "a" * 81, "a\n"])

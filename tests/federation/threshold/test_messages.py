@@ -14,9 +14,10 @@ from blindtune.federation.identity import Identity, Roster
 from blindtune.federation.secagg import masks
 from blindtune.federation.threshold.envelope import sealed, unsealed
 from blindtune.federation.threshold.mailbox import DirectoryMailbox
-from blindtune.federation.threshold.message import Statement, opened, overhead, signed, stated
+from blindtune.federation.threshold.message import opened, signed, stated
 from blindtune.federation.threshold.outbox import Outbox
 from blindtune.federation.threshold.terms import Terms, approve
+from blindtune.wire.message import Statement, overhead
 from tests.federation.threshold.conftest import Group
 
 ALICE, BOB = Identity.generate(), Identity.generate()

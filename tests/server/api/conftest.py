@@ -12,6 +12,7 @@ import pytest
 
 from blindtune.server.service import Service
 from blindtune.wire.bundle import Bundle
+from tests.members import told
 
 TUS = {"Tus-Resumable": "1.0.0"}
 APPEND = {**TUS, "Content-Type": "application/offset+octet-stream"}
@@ -60,8 +61,9 @@ class Caller:
 
     def say(self, path: str, content: bytes) -> None:
         """Leave a message."""
-        said = {"sha256": hashlib.sha256(content).hexdigest(), "size": len(content)}
-        if self.ask("PUT", path, json=said).json()["missing"]:
+        answer = self.ask("PUT", path, json=told(content))
+        assert answer.status_code == 200, answer.text
+        if answer.json()["missing"]:
             place = self.announce(content).headers["location"].removeprefix("/v1")
             assert self.append(place, 0, content).status_code == 204
 
