@@ -3,10 +3,12 @@
     python -m benchmarks.deep embed SHARED EMBEDDINGS.npz      (with torch and timm)
     python -m benchmarks.deep refresh EMBEDDINGS.npz --work DIRECTORY [--length LENGTH]      (with OpenFHE)
     python -m benchmarks.deep bootstrap EMBEDDINGS.npz      (with OpenFHE, and ten GiB of memory)
+    python -m benchmarks.deep serve EMBEDDINGS.npz --work DIRECTORY      (with OpenFHE, and 15 GiB of memory)
     python -m benchmarks.deep page      (from what was measured before)
 
 ``refresh``: three hospitals under a joint key, weights refreshed by all of them on the way. ``bootstrap``:
-one owner's key, weights bootstrapped by whoever trains. Written to ``benchmarks/results/deep.json`` and
+one owner's key, weights bootstrapped by whoever trains. ``serve``: the same by the commands, through a
+server, fewer rows and steps. Written to ``benchmarks/results/deep.json`` and
 ``docs/benchmarks/deep.md``.
 """
 
@@ -46,6 +48,10 @@ def main() -> None:
     bootstrap = parts.add_parser("bootstrap")
     bootstrap.add_argument("data", type=Path)
     bootstrap.add_argument("--steps", type=int, default=10)
+    serve = parts.add_parser("serve")
+    serve.add_argument("data", type=Path)
+    serve.add_argument("--work", type=Path, required=True)
+    serve.add_argument("--steps", type=int, default=5)
     parts.add_parser("page")
     given = parser.parse_args()
     if given.part == "page":
@@ -56,7 +62,7 @@ def main() -> None:
         return
     # The commit that is loaded now, whatever is checked out when the run ends.
     machine = here()
-    found = refreshed(given) if given.part == "refresh" else bootstrapped(given)
+    found = {"refresh": refreshed, "bootstrap": bootstrapped, "serve": served}[given.part](given)
     machine["load"] = os.getloadavg()[0]
     keep("deep", {**kept("deep"), given.part: {"machine": machine, **found}})
     deeppage.write(kept("deep"))
@@ -117,6 +123,14 @@ def bootstrapped(given: argparse.Namespace) -> dict[str, Any]:
     }
 
 
+def served(given: argparse.Namespace) -> dict[str, Any]:
+    """One owner's training by a server, and what is measured of it."""
+    from benchmarks.served import ROWS, run
+
+    train, test = read(given.data, ROWS)
+    return run(train, test, given.work, given.steps)
+
+
 def by_step(heads: list[Any], clear: list[Any], test: Cases) -> dict[str, Any]:
     """Accuracy of each step's head, encrypted and in clear, and how far their logits lie apart."""
     far = [np.abs(logits(a, test) - logits(b, test)).max() for a, b in zip(heads, clear, strict=True)]
@@ -138,13 +152,13 @@ def logits(head: Any, cases: Cases) -> Any:
     return cases.features @ weights.T + biases
 
 
-def read(path: Path) -> tuple[Cases, Cases]:
-    """Training and test rows."""
+def read(path: Path, used: int = USED) -> tuple[Cases, Cases]:
+    """So many training rows, and test rows."""
     found = np.load(path)
     train, test = (
         Cases(found[f"{s}_x"].astype(np.float32), found[f"{s}_y"].astype(np.int64)) for s in ("train", "test")
     )
-    chosen = np.linspace(0, len(train.labels) - 1, USED).astype(int)
+    chosen = np.linspace(0, len(train.labels) - 1, used).astype(int)
     return Cases(train.features[chosen], train.labels[chosen]), test
 
 
