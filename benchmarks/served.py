@@ -16,7 +16,7 @@ from blindtune.models.linear import LinearHead
 from blindtune.server.memory import predicted_bytes
 from blindtune.wire.bundle import Bundle
 
-TRAINED = {"directions": 63, "epsilon": 0.05, "degree": 7, "rate": 6}
+TRAINED = {"directions": 63, "epsilon": 0.05, "degree": 7, "rate": 2}
 ROWS, HELD = 2560, 512
 """Rows, and those of them that the head is calibrated on."""
 

@@ -20,6 +20,8 @@ from blindtune.he.cpu import has_ifma
 from blindtune.he.engine import Ciphertext, Engine, KeySet, Ledger
 from blindtune.he.fast.engine import FastEngine
 from blindtune.he.fast.vector import Variant
+from blindtune.he.openfhe.bootstrapping import Bootstrapping
+from blindtune.he.openfhe.bootstrapping_owner import BootstrappingKey
 from blindtune.he.openfhe.engine import OpenFheEngine
 from blindtune.he.openfhe.secret import OpenFheSecretKey
 from blindtune.he.seal import SealEngine, galois_element, galois_elements
@@ -144,6 +146,13 @@ def openfhe_bench(openfhe_key: OpenFheSecretKey) -> Bench:
     return Bench(engine, lambda v: engine.load(key.encrypt(v)), key.decrypt, 1.2e-5)
 
 
+@pytest.fixture(scope="module")
+def bootstrapping_bench() -> Bench:
+    key = BootstrappingKey.generate(Bootstrapping(1024, TOP, 32, security=0))
+    engine = key.engine(KEYS)
+    return Bench(engine, lambda v: engine.load(key.encrypt(v)), key.decrypt, 1e-9)
+
+
 @pytest.fixture(
     params=[
         "clear",
@@ -151,11 +160,12 @@ def openfhe_bench(openfhe_key: OpenFheSecretKey) -> Bench:
         pytest.param("ifma", marks=[needs_seal, needs_ifma]),
         pytest.param("portable", marks=needs_seal),
         pytest.param("openfhe", marks=needs_openfhe),
+        pytest.param("bootstrapping", marks=needs_openfhe),
     ]
 )
 def bench(request: pytest.FixtureRequest, tiny: Parameters) -> Bench:
-    if request.param == "openfhe":
-        found: Bench = request.getfixturevalue("openfhe_bench")
+    if request.param in ("openfhe", "bootstrapping"):
+        found: Bench = request.getfixturevalue(f"{request.param}_bench")
         found.engine.ledger = Ledger()
         return found
     if request.param in ("ifma", "portable"):
@@ -267,7 +277,7 @@ class TestContract:
             ("nothing to relinearise", lambda: e.relinearise(a)),
             ("nothing to rescale", lambda: e.rescale(a)),
             ("unrescaled", lambda: e.multiply_scalar(product, 0.5)),
-            ("resolution", lambda: e.multiply_scalar(a, 1e-7)),
+            ("resolution", lambda: e.multiply_scalar(a, 100 / e.parameters.scale)),
             ("no key for a rotation by 2", lambda: e.rotate(a, 2)),
             ("before relinearisation", lambda: e.rotate(product, 1)),
             ("before relinearisation", lambda: e.conjugate(product)),

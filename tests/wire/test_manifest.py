@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +13,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from blindtune.errors import BlindtuneError, BundleError, ParametersError
+from blindtune.he.openfhe.bootstrapping import Bootstrapping
+from blindtune.he.openfhe.library import special_primes
 from blindtune.kernels.layout import Layout
 from blindtune.kernels.training import Program
-from blindtune.params import Parameters, ParametersLiteral
+from blindtune.params import SECURITY_TABLE, Parameters, ParametersLiteral
 from blindtune.wire.manifest import (
     MAX_MANIFEST_BYTES,
     Manifest,
     Part,
+    bootstrapping_model,
     expected_parts,
     layout_model,
     parameters_model,
@@ -264,3 +268,108 @@ def test_models_carry_what_they_were_made_of(tiny: Parameters, tmp_path: Path) -
         "refreshes": [1],
     }
     assert parameters_model(tiny).checked() == tiny
+
+
+@pytest.fixture
+def bootstrapped(make_manifest: Callable[..., Manifest]) -> dict[str, Any]:
+    """A manifest of the keys of a study that the server bootstraps, as JSON."""
+    literal = Bootstrapping(1024, 7, 16, security=0)
+    chosen = ParametersLiteral(1024, literal.depth, 51, 59, 60, security=0).checked()
+    keys = literal.key_parameters((*chosen.primes[:-1], *special_primes(1024, literal.special_primes)))
+    bare = make_manifest(
+        kind="keys",
+        parameters=parameters_model(literal.parameters(keys.primes)),
+        bootstrapping=bootstrapping_model(literal, keys),
+        program=program_model(Program(3, 3, (0, 1, 0), (1.0, 0.9, 1.0), refreshes=(1, 2))),
+    )
+    parts = [Part(name=n, sha256="0" * 64, size=100) for n in expected_parts(bare)]
+    value: dict[str, Any] = json.loads(bare.model_copy(update={"parts": parts}).model_dump_json())
+    return value
+
+
+def test_keys_that_bootstrap_are_a_part_each(bootstrapped: dict[str, Any]) -> None:
+    manifest = parse(bootstrapped)
+    literal, keys = manifest.checked_bootstrapping, manifest.key_parameters
+    assert literal == Bootstrapping(1024, 7, 16, security=0)
+    assert (keys.levels, keys.special, keys.key_digits) == (27, 6, 5)
+    elements = literal.galois_elements(manifest.keys)
+    assert [p.name for p in manifest.parts] == [
+        "relinearisation",
+        *(f"galois-{n}" for n in range(len(elements))),
+    ]
+    # Of all digits and special primes; rows are of the levels between two bootstraps.
+    bits = sum(q.bit_length() for q in keys.primes)
+    assert expected_parts(manifest)["galois-0"] == (1, 16 + 2 * 5 * bits * 1024 // 8)
+    assert manifest.checked_parameters.levels == 7
+    again = parse_manifest(manifest.model_dump_json(), insecure=True)
+    assert again == manifest
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"digits": 4},
+        {"digits": 6},
+        {"digits": 0},
+        {"digits": 1 << 40},
+        {"special": 5},
+        {"special": 7},
+        {"period": 8},
+        {"period": 32},
+        {"period": 1 << 19},
+        {"budget": 2},
+        {"budget": 4},
+        {"budget": 1},
+        {"primes": []},
+        {"primes": [97] * 34},
+        {"primes": [1 << 4000] * 34},
+        {"secret": 1},
+    ],
+)
+def test_other_keys_than_a_bootstrap_takes_are_refused(
+    bootstrapped: dict[str, Any], change: dict[str, Any]
+) -> None:
+    bootstrapped["bootstrapping"] |= change
+    with pytest.raises(BundleError):
+        parse(bootstrapped)
+
+
+def test_a_bootstrap_that_does_not_fit_the_rest_is_refused(bootstrapped: dict[str, Any]) -> None:
+    primes = bootstrapped["bootstrapping"]["primes"]
+    for where, change in (
+        ("bootstrapping", {"primes": [*primes[:20], primes[21], primes[20], *primes[22:-1]]}),
+        ("bootstrapping", {"primes": [primes[1], primes[0], *primes[2:]]}),
+        ("parameters", {"primes": [*primes[:7], primes[-1]]}),
+        ("parameters", {"security": 128}),
+        ("program", {"refreshes": []}),
+    ):
+        with pytest.raises((BundleError, ParametersError)):
+            parse(bootstrapped | {where: bootstrapped[where] | change})
+    with pytest.raises(BundleError):
+        parse(bootstrapped | {"bootstrapping": None})
+    with pytest.raises(BundleError, match="are not the ones"):
+        parse(bootstrapped | {"parts": bootstrapped["parts"][:-1]})
+    large = [part | {"size": 1 << 24} for part in bootstrapped["parts"]]
+    with pytest.raises(BundleError, match="is larger than 1 items can be"):
+        parse(bootstrapped | {"parts": large})
+
+
+def test_special_primes_count_for_security(make_manifest: Callable[..., Manifest]) -> None:
+    # What kernels see of it is far below the table's bound, the whole modulus above.
+    literal = Bootstrapping(32768, 7, 16, security=0)
+    chosen = ParametersLiteral(32768, literal.depth, 51, 59, 60, security=0).checked()
+    keys = literal.key_parameters((*chosen.primes[:-1], *special_primes(32768, literal.special_primes)))
+    shown = literal.parameters(keys.primes)
+    assert shown.modulus_bits < SECURITY_TABLE[128][32768] < keys.modulus_bits
+    for security, refused in ((0, False), (128, True)):
+        bare = make_manifest(
+            kind="keys",
+            parameters=parameters_model(replace(shown, security=security)),
+            bootstrapping=bootstrapping_model(literal, keys),
+            program=program_model(Program(3, 3, (0, 1, 0), (1.0, 0.9, 1.0), refreshes=(1, 2))),
+        )
+        if refused:
+            with pytest.raises(ParametersError, match="the 2024 table allows 868"):
+                expected_parts(bare)
+        else:
+            assert expected_parts(bare)

@@ -99,7 +99,7 @@ class BootstrappingEngine(OpenFheEngine):
         self._codec, self._n, self._period = codec(literal), literal.ring_degree, literal.period
         self._run, self._tag = self._codec.context, self._codec.tag
         CheckedEngine.__init__(self, self._codec.parameters, keys)
-        _set_up(literal)
+        set_up(literal)
         self._relin = self._codec.evaluation_key(blob.expand_key(relinearisation, self._codec.keys))
         self._run.InsertEvalMultKey([self._relin], self._tag)
         elements, items = literal.galois_elements(keys), iter(galois)
@@ -130,7 +130,7 @@ class BootstrappingEngine(OpenFheEngine):
 
 
 @lru_cache(maxsize=2)
-def _set_up(literal: Bootstrapping) -> None:
+def set_up(literal: Bootstrapping) -> None:
     """Make a context's matrices between slots and coefficients."""
     # Scaled down by no more than the first prime leaves: what is scaled off is precision.
     correction = literal.first_bits - literal.scale_bits
