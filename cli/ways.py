@@ -62,4 +62,6 @@ def ways(
             ("rows of all, evaluation keys", both(way.plan.cost.upload_bytes, way.key_bytes)),
             ("server, memory", f"{way.seconds:.0f} s, {render.megabytes(way.memory)}"),
         ]
+        if way.name == "bootstrapping":
+            told.append(("command", "blindtune encrypt --bootstrap, with OpenFHE on both sides"))
         render.rows(title, told)

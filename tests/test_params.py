@@ -153,3 +153,26 @@ def test_most_levels_is_the_last_that_fits() -> None:
     assert most_levels(16384, 30, 42 + 50, 128) == 11
     assert most_levels(4096, 30, 42 + 50, 128) == 0
     assert most_levels(1024, 30, 42 + 50, 128) == 0
+
+
+def test_digits_and_special_primes_go_together() -> None:
+    # Five data primes of 30 bits after one of 42; special ones of 50.
+    single = ParametersLiteral(4096, 5, security=INSECURE).checked()
+    assert (single.special, single.key_digits, single.levels) == (1, 6, 5)
+    q = single.primes[-1] - 8192
+    while not is_prime(q):
+        q -= 8192
+    double = replace(single, primes=(*single.primes, q), special=2, digits=3)
+    assert (check(double).key_digits, double.levels) == (3, 5)
+    assert double.modulus_bits == pytest.approx(single.modulus_bits + 50, abs=0.1)
+    # Four digits would be of two primes each, which makes three; of three primes each they are too long.
+    for wrong in (
+        {"digits": 4},
+        {"digits": 1},
+        {"digits": 7},
+        {"digits": -1},
+        {"special": 0},
+        {"special": 7},
+    ):
+        with pytest.raises(ParametersError):
+            check(replace(double, **wrong))

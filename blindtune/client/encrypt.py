@@ -30,14 +30,8 @@ from blindtune.kernels.training import Program
 from blindtune.models.grid import told
 from blindtune.models.heads import Encoded, Head
 from blindtune.wire.bundle import write_bundle
-from blindtune.wire.manifest import (
-    Manifest,
-    bootstrapping_model,
-    expected_parts,
-    layout_model,
-    parameters_model,
-    program_model,
-)
+from blindtune.wire.manifest import Manifest, expected_parts, layout_model, parameters_model, program_model
+from blindtune.wire.models import bootstrapping_model
 
 Floats = NDArray[np.float64]
 OnBytes = Callable[[str, int], None]

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
 from blindtune import params
 from blindtune.errors import BlindtuneError, BundleError
@@ -19,6 +19,7 @@ from blindtune.he.engine import KeySet
 from blindtune.he.openfhe.bootstrapping import LEFT, Bootstrapping
 from blindtune.kernels.layout import Layout
 from blindtune.kernels.training import Program
+from blindtune.wire.models import BootstrappingModel, Small, Strict
 
 MAX_MANIFEST_BYTES = 16 << 20
 
@@ -26,14 +27,9 @@ Identifier = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
 Member = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,31}$")]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 PartName = Annotated[str, Field(pattern=r"^[a-z]{1,16}(-[0-9]{1,7}){0,3}$")]
-Small = Annotated[int, Field(ge=1, le=1 << 20)]
 
 
-class _Model(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
-
-
-class ParametersModel(_Model):
+class ParametersModel(Strict):
     """:class:`blindtune.params.Parameters` on the wire."""
 
     ring_degree: int
@@ -47,22 +43,7 @@ class ParametersModel(_Model):
         return params.check(p)
 
 
-class BootstrappingModel(_Model):
-    """:class:`blindtune.he.openfhe.bootstrapping.Bootstrapping` on the wire, beside what kernels see of it.
-
-    Attributes:
-        primes: of the whole modulus: data primes, then the special ones.
-        special: how many of them are special.
-    """
-
-    primes: Annotated[list[int], Field(min_length=3, max_length=params.MAX_PRIMES)]
-    special: Annotated[int, Field(ge=1, le=params.MAX_PRIMES)]
-    digits: Annotated[int, Field(ge=1, le=params.MAX_PRIMES)]
-    period: Small
-    budget: Annotated[int, Field(ge=2, le=8)]
-
-
-class LayoutModel(_Model):
+class LayoutModel(Strict):
     """:class:`blindtune.kernels.layout.Layout` on the wire; the slots follow from the ring."""
 
     lanes: Small
@@ -72,16 +53,18 @@ class LayoutModel(_Model):
     weight_blocks: Small
 
 
-class ProgramModel(_Model):
+class ProgramModel(Strict):
     """:class:`blindtune.kernels.training.Program` on the wire."""
 
     steps: Annotated[int, Field(ge=1, le=64)]
     degree: Annotated[int, Field(ge=1, le=7)]
     sets: Annotated[list[Annotated[int, Field(ge=0, le=63)]], Field(max_length=64)]
     retain: Annotated[list[Annotated[float, Field(ge=-1, le=1)]], Field(max_length=64)]
-    momentum: Annotated[list[Annotated[float, Field(ge=-1, le=1)]], Field(max_length=64)] = []
+    momentum: Annotated[
+        list[Annotated[float, Field(ge=-1, le=1)]], Field(default_factory=list, max_length=64)
+    ]
     started: bool = False
-    refreshes: Annotated[list[Annotated[int, Field(ge=1, le=63)]], Field(max_length=63)] = []
+    refreshes: Annotated[list[Annotated[int, Field(ge=1, le=63)]], Field(default_factory=list, max_length=63)]
 
     def checked(self) -> Program:
         """The program, checked."""
@@ -96,14 +79,14 @@ class ProgramModel(_Model):
         )
 
 
-class EngineModel(_Model):
+class EngineModel(Strict):
     """The format of a part's items: :mod:`blindtune.he.blob`, seeds expanded as SEAL 4 does."""
 
     name: Literal["seal-residues"] = "seal-residues"
     version: Literal["1"] = "1"
 
 
-class Part(_Model):
+class Part(Strict):
     """One file of a bundle."""
 
     name: PartName
@@ -111,7 +94,7 @@ class Part(_Model):
     size: Annotated[int, Field(ge=8, le=1 << 40)]
 
 
-class Manifest(_Model):
+class Manifest(Strict):
     """What a bundle is.
 
     Attributes:
@@ -149,19 +132,7 @@ class Manifest(_Model):
         m, p = self.bootstrapping, self.checked_parameters
         if m is None:
             return None
-        found = Bootstrapping(
-            p.ring_degree,
-            p.levels,
-            m.period,
-            p.scale_bits,
-            p.primes[0].bit_length(),
-            m.digits,
-            m.budget,
-            p.security,
-        )
-        keys = found.key_parameters(m.primes)
-        if m.special != found.special_primes or found.parameters(keys.primes) != p:
-            raise BundleError("the keys' primes are not those of the parameters")
+        found, _ = m.checked(p)
         layout, program = self.checked_layout, self.checked_program
         if m.period != layout.lanes * max(layout.widths):
             raise BundleError("other slots are bootstrapped than weights repeat after")
@@ -173,8 +144,8 @@ class Manifest(_Model):
     @property
     def key_parameters(self) -> params.Parameters:
         """The parameters of the evaluation keys, checked."""
-        found, m = self.checked_bootstrapping, self.bootstrapping
-        return found.key_parameters(m.primes) if found and m else self.checked_parameters
+        m, p = self.bootstrapping, self.checked_parameters
+        return m.checked(p)[1] if m else p
 
     @property
     def checked_layout(self) -> Layout:
@@ -198,17 +169,6 @@ def parameters_model(p: params.Parameters) -> ParametersModel:
     """Parameters for the wire."""
     return ParametersModel(
         ring_degree=p.ring_degree, primes=list(p.primes), scale_bits=p.scale_bits, security=p.security
-    )
-
-
-def bootstrapping_model(literal: Bootstrapping, keys: params.Parameters) -> BootstrappingModel:
-    """A bootstrap for the wire, with the parameters of its keys."""
-    return BootstrappingModel(
-        primes=list(keys.primes),
-        special=keys.special,
-        digits=keys.digits,
-        period=literal.period,
-        budget=literal.budget,
     )
 
 

@@ -13,8 +13,9 @@ from blindtune.errors import EngineError
 from blindtune.he import blob, memfile, native
 from blindtune.he.blob import Header, Kind
 from blindtune.he.codec import SealCodec, sealapi
+from blindtune.he.openfhe.library import special_primes
 from blindtune.he.secret import SecretKey
-from blindtune.params import INSECURE, Parameters, ParametersLiteral
+from blindtune.params import INSECURE, Parameters, ParametersLiteral, check
 
 SMALL = ParametersLiteral(1024, 3, security=INSECURE).checked()
 
@@ -195,3 +196,42 @@ def test_sizes(tiny: Parameters) -> None:
     bits = [q.bit_length() for q in tiny.primes]
     assert blob.fresh_bytes(tiny) == 16 + 64 + 128 * sum(bits[:-1])
     assert blob.key_bytes(tiny) == 16 + 12 * (64 + 128 * sum(bits))
+
+
+HYBRID = Parameters(
+    1024,
+    (
+        *ParametersLiteral(1024, 5, 40, 50, 60, security=INSECURE).checked().primes[:-1],
+        *special_primes(1024, 2),
+    ),
+    40,
+    INSECURE,
+    special=2,
+    digits=3,
+)
+"""Three digits of two data primes each, and two special primes."""
+
+
+@given(st.integers(0, 1000), st.booleans())
+def test_keys_of_several_special_primes_and_primes_a_digit(seed: int, seeded: bool) -> None:
+    p, rng = check(HYBRID), np.random.default_rng(seed)
+    header = Header(Kind.GALOIS, 6, seeded=seeded, element=5)
+    primes = header.primes(p)
+    assert (header.components(p), tuple(primes)) == (3, p.primes)
+    stored = [rng.integers(0, primes[:, None], (8, 1024), np.uint64) for _ in range(3 * header.stored)]
+    seeds = [rng.bytes(64) for _ in range(3)] if seeded else []
+    data = blob.write(header, p, stored, seeds)
+    bits = sum(q.bit_length() for q in p.primes)
+    assert len(data) == 16 + 3 * (64 + bits * 128 if seeded else 2 * bits * 128)
+    assert blob.read_header(data, p) == header
+    assert blob.seeds(data, header, p) == seeds
+    found = blob.expand_key(data, p, 5)
+    assert found.shape == (3, 2, 8, 1024)
+    for digit in range(3):
+        np.testing.assert_array_equal(found[digit, 0], stored[digit * header.stored])
+    # Sizes follow from the parameters: other digits or special primes make it another key.
+    for other in (replace(p, digits=2), replace(p, digits=0), replace(p, special=1, digits=0)):
+        with pytest.raises(EngineError):
+            blob.expand_key(data, other, 5)
+    with pytest.raises(EngineError):
+        blob.expand_key(data[:16] + b"\xff" * (len(data) - 16), p, 5)

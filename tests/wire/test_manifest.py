@@ -22,13 +22,13 @@ from blindtune.wire.manifest import (
     MAX_MANIFEST_BYTES,
     Manifest,
     Part,
-    bootstrapping_model,
     expected_parts,
     layout_model,
     parameters_model,
     parse_manifest,
     program_model,
 )
+from blindtune.wire.models import bootstrapping_model
 
 
 @pytest.fixture(scope="session")
