@@ -103,8 +103,8 @@ def _serve(r: dict[str, Any]) -> list[str]:
             {r["test"]:,} test images is {r["encrypted"]:.4f}, in clear {r["clear"]:.4f}."""),
         _wrapped(f"""
             {r["keys"]} keys, {r["key_bytes"] / r["keys"] / 1e6:.0f} MB each on the way (a seed stands for
-            half of it) and {r["key_memory"] / 1e6:.0f} MB in memory: {r["key_bytes"] / 1e9:.2f} GB are sent, with
-            rows of {r["row_bytes"] / 1e6:,.0f} MB. Encrypting took {seconds["encryption"]:.0f} s and
+            half of it) and {r["key_memory"] / 1e6:.0f} MB in memory: {r["key_bytes"] / 1e9:.2f} GB are sent,
+            with rows of {r["row_bytes"] / 1e6:,.0f} MB. Encrypting took {seconds["encryption"]:.0f} s and
             {r["hospital_bytes"] / 2**30:.1f} GiB, sending {seconds["submit"]:.0f} s. The server loaded keys
             and rows in {seconds["loading"]:.0f} s and trained for {seconds["training"]:.0f} s, of which
             {r["bootstraps"]} bootstraps of {each:.0f} s; its training process held at most
