@@ -46,6 +46,10 @@ $(INSTALLED): $(LOCK) pyproject.toml
 	@# Python compiles modules as they are imported: most of these never are.
 	$(BIN)/python -m pip install -qq --no-compile --requirement $(LOCK)
 	$(BIN)/python -m pip install -qq --no-deps --no-build-isolation --editable .
+	@# Its only library for a Python that TenSEAL has too is for 3.12; where the system is too old, it says so.
+	if $(BIN)/python -c 'import sys; sys.exit(sys.version_info[:2] != (3, 12))'; then \
+		$(BIN)/python -m pip install -qq --no-compile --constraint $(LOCK) --no-build-isolation --editable '.[openfhe]'; \
+	fi
 	@# Compiled once, and kept in the user's cache: neither tests nor the demo wait for it.
 	$(BIN)/python -m blindtune.server.warm
 	@touch $@
