@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from blindtune.he.fast.emitted import compiled, emitted
 from blindtune.he.fast.tables import IS_NARROW, Q
-from blindtune.he.fast.vector import Lanes, Value, compiled, emitted
+from blindtune.he.fast.vector import Lanes, Value
 
 
 def _combine(narrow: bool, subtract: bool) -> Any:

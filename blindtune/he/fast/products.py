@@ -14,9 +14,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from blindtune.he.fast.emitted import compiled, emitted
 from blindtune.he.fast.switching import MAX_TERMS, reduced
 from blindtune.he.fast.tables import IS_NARROW, OFFSET, SELF, Q
-from blindtune.he.fast.vector import Lanes, Value, compiled, emitted
+from blindtune.he.fast.vector import Lanes, Value
 
 CHUNK = 256
 """Coefficients of a task."""

@@ -14,15 +14,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from blindtune.he.fast.emitted import compiled, emitted, put
 from blindtune.he.fast.tables import (
-    ABOVE,
-    DIVISION_SELF,
-    HALF,
-    INVERSE,
-    INVERSE_RATIO,
     IS_LAZY,
     IS_NARROW,
-    MINUS_HALF,
     OFFSET,
     RATIO,
     ROOT_RATIOS,
@@ -40,9 +35,8 @@ from blindtune.he.fast.transform import (
     forward_middle,
     inner_forward,
     inner_twiddles,
-    inverse,
 )
-from blindtune.he.fast.vector import Lanes, Value, compiled, emitted, put
+from blindtune.he.fast.vector import Lanes, Value
 
 MAX_TERMS = 4000
 
@@ -138,47 +132,6 @@ def _inner_products(narrow: bool, lazy: bool) -> Any:
     return emitted(inner_products)
 
 
-def _division(narrow: bool, lazy: bool) -> Any:
-    """``out = (sum - innermost stages of digit) / divisor + add``; an ``add`` of 0 adds nothing."""
-    width = 32 if narrow else 64
-
-    def division(
-        v: Lanes,
-        digit: Value,
-        total: Value,
-        add: Value,
-        out: Value,
-        start: Value,
-        groups: Value,
-        degree: Value,
-        constants: Value,
-        by: Value,
-    ) -> None:
-        b = v.b
-        q, q2, negated = v.moduli(v.word(constants, v.constant(Q)))
-        roots, ratios = v.word(constants, v.constant(ROOTS)), v.word(constants, v.constant(ROOT_RATIOS))
-        factor, ratio = v.words(by, v.constant(INVERSE)), v.words(by, v.constant(INVERSE_RATIO))
-        above = v.words(by, v.constant(ABOVE)) if lazy else q2
-        adds = b.icmp_signed("!=", add, v.constant(0))
-        added, kept = b.select(adds, add, total), v.spread(b.sext(adds, add.type))
-        with v.loop(groups) as loop:
-            group = b.add(start, loop.index)
-            point, wide = b.mul(group, v.constant(2 * width)), b.mul(group, v.constant(128))
-            twiddles = inner_twiddles(v, roots, ratios, degree, group)
-            x = b.add(digit, wide)
-            values = inner_forward(v, v.load(x), v.load(v.at(x, 64)), twiddles, q2, negated, lazy)
-            for half, value in enumerate(values):
-                place = v.at(point, half * width)
-                if not lazy:
-                    value = v.within(value, q2)
-                apart = b.sub(b.add(v.load(b.add(total, place), narrow), above), value)
-                result = v.within(v.shoup(apart, factor, ratio, negated), q)
-                result = b.add(result, b.and_(v.load(b.add(added, place), narrow), kept))
-                v.store(v.within(result, q), b.add(out, place), narrow)
-
-    return emitted(division)
-
-
 def _prefetch_keys(v: Lanes, address: Value, step: Value, count: Value, size: Value) -> None:
     """Ask for ``size`` bytes at each of ``count`` places: what the next block needs of a key."""
     with v.loop(count) as loop:
@@ -188,9 +141,9 @@ def _prefetch_keys(v: Lanes, address: Value, step: Value, count: Value, size: Va
 
 
 _prefetch = emitted(_prefetch_keys)
-_products_wide, _division_wide = _inner_products(False, False), _division(False, False)
-_products_lazy_wide, _division_lazy_wide = _inner_products(False, True), _division(False, True)
-_products_narrow, _division_narrow = _inner_products(True, True), _division(True, True)
+_products_wide = _inner_products(False, False)
+_products_lazy_wide = _inner_products(False, True)
+_products_narrow = _inner_products(True, True)
 
 
 @compiled
@@ -293,48 +246,3 @@ def switch_row(
                         variant, count, digits, ready, listed, start, groups, n, base, out0, out1, keep
                     )
         first, ready = False, 0
-
-
-@compiled
-def divide_row(
-    variant: Any,
-    j: int,
-    divisor: int,
-    n: int,
-    lg: int,
-    constants: Any,
-    divisions: Any,
-    coefficients: int,
-    total: int,
-    add: int,
-    out: int,
-    buffer: int,
-) -> None:
-    """``(total - coefficients) / divisor + add`` under modulus j.
-
-    Args:
-        coefficients: the divisor's row, plus half of it.
-        total, add, out: rows of modulus j; ``add`` may be 0.
-        buffer: room for a working buffer.
-    """
-    c, by = constants[j], divisions[divisor, j]
-    base, factors = c[SELF], by[DIVISION_SELF]
-    forward_first(variant, coefficients, constants[divisor, IS_NARROW], buffer, n, lg, c, by[MINUS_HALF])
-    for b in range(8):
-        forward_block(variant, buffer, n, lg, b, 3, c)
-        start, groups = b * (n >> 7), n >> 7
-        if c[IS_NARROW]:
-            _division_narrow(variant, buffer, total, add, out, start, groups, n, base, factors)
-        elif c[IS_LAZY]:
-            _division_lazy_wide(variant, buffer, total, add, out, start, groups, n, base, factors)
-        else:
-            _division_wide(variant, buffer, total, add, out, start, groups, n, base, factors)
-
-
-@compiled
-def coefficient_row(
-    variant: Any, j: int, n: int, lg: int, constants: Any, row: int, buffer: int, out: int, rounding: int
-) -> None:
-    """A transformed row to coefficients, plus half the modulus if ``rounding``."""
-    c = constants[j]
-    inverse(variant, row, buffer, out, n, lg, c, c[HALF] if rounding else 0)

@@ -24,12 +24,14 @@ from numba.np.numpy_support import carray
 from numpy.typing import NDArray
 
 from blindtune.he.fast.cache import cached
+from blindtune.he.fast.division import coefficient_row, divide_row
+from blindtune.he.fast.emitted import call, compiled, fetch_add, types
 from blindtune.he.fast.pointwise import combine_rows, scale_row, turn_row
 from blindtune.he.fast.products import CHUNK, product_chunk
 from blindtune.he.fast.storage import Buffer, Pool, aligned
-from blindtune.he.fast.switching import coefficient_row, divide_row, switch_row
+from blindtune.he.fast.switching import switch_row
 from blindtune.he.fast.tables import COLUMNS, DIVISION_COLUMNS, OFFSET, Chain
-from blindtune.he.fast.vector import Variant, call, compiled, fetch_add, types
+from blindtune.he.fast.vector import Variant
 
 _config: Any = numba.config
 

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from blindtune.he.fast.vector import Lanes, Variant, emitted
+from blindtune.he.fast.emitted import emitted
+from blindtune.he.fast.vector import Lanes, Variant
 from tests.he.fast.pairs import VARIANTS
 
 
