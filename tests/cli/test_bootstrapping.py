@@ -33,6 +33,7 @@ serve(Path(sys.argv[1]), port=0, cores=1, log_level="error", insecure=True, read
 LITERAL = Bootstrapping(1024, 6, 32, security=0)
 """Two steps of degree 3 from zero, or one from weights, and a bootstrap."""
 
+PASSPHRASE = "a passphrase of the hospital"
 Run = Callable[..., Ran]
 
 
@@ -67,12 +68,14 @@ def encrypted(data: Embeddings, study: StudyDirectory) -> None:
     )
     assert prepared.plan.program.refreshes == (2, 3)
     literal = for_plan(LITERAL, prepared.plan, 1 << 30)
-    key, planned = own_key(prepared, study, literal)
+    key, planned = own_key(prepared, study, literal, PASSPHRASE)
     encrypt_study(planned, key, study)
 
 
 @needs_openfhe
-def test_whole_way(blindtune: Run, rows: Path, url: str, tmp_path: Path) -> None:
+def test_whole_way(
+    blindtune: Run, rows: Path, url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     pytest.importorskip("sklearn", reason="scikit-learn is not installed: hospitals calibrate with it")
     study = StudyDirectory(tmp_path / "study")
     encrypted(load_embeddings(rows), study)
@@ -84,6 +87,7 @@ def test_whole_way(blindtune: Run, rows: Path, url: str, tmp_path: Path) -> None
         remote.start(settings.study)
         remote.wait(settings.study)
         remote.fetch(settings.study, study.encrypted_head, key=settings.key)
+    monkeypatch.setenv("BLINDTUNE_PASSPHRASE", PASSPHRASE)
     ran = blindtune("decrypt", study.root, "--json")
     assert ran.code == 0, ran.err
     assert json.loads(ran.out)["deviation"] < 1e-2
@@ -92,6 +96,7 @@ def test_whole_way(blindtune: Run, rows: Path, url: str, tmp_path: Path) -> None
     heads = [Bundle(path, insecure=True) for path in (study.encrypted_head, tmp_path / "again")]
     found, again = (list(head.items("weights")) for head in heads)
     assert found == again
+    blindtune("release", study.root).refused("release")
     # Such a key serves its own packing alone.
     blindtune("encrypt", rows, "--out", tmp_path / "other", "--key", study.key_file).refused("bootstraps")
 

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from blindtune.he.openfhe.bootstrapping import Bootstrapping
-from blindtune.he.openfhe.library import special_primes
 from blindtune.kernels.layout import Layout
 from blindtune.kernels.training import Program
-from blindtune.params import ParametersLiteral
 from blindtune.server.memory import predicted_bytes
 from blindtune.wire.manifest import Manifest, layout_model, parameters_model, program_model
 from blindtune.wire.models import bootstrapping_model
+from tests.openfhe import keys_of
 
 MEASURED = 40 * 173_015_040
 """Keys of docs/benchmarks/deep.md in memory."""
@@ -17,8 +16,7 @@ MEASURED = 40 * 173_015_040
 
 def test_keys_that_bootstrap_are_counted() -> None:
     literal = Bootstrapping(65536, 6, 512)
-    chosen = ParametersLiteral(65536, literal.depth, 51, 59, 60).checked()
-    keys = literal.key_parameters((*chosen.primes[:-1], *special_primes(65536, literal.special_primes)))
+    keys = keys_of(literal)
     manifest = Manifest(
         kind="keys",
         study="5" * 32,

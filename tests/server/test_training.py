@@ -9,9 +9,21 @@ from typing import Any
 import numpy as np
 import pytest
 
-from blindtune.errors import BlindtuneError, BundleError
+from blindtune.errors import BlindtuneError, BundleError, EngineError
+from blindtune.he.openfhe.bootstrapping import Bootstrapping
+from blindtune.kernels.layout import Layout
+from blindtune.kernels.training import Program
 from blindtune.server.training import ClaimLost, Pulse, Training
-from blindtune.wire.bundle import Bundle
+from blindtune.wire.bundle import Bundle, write_bundle
+from blindtune.wire.manifest import (
+    Manifest,
+    expected_parts,
+    layout_model,
+    parameters_model,
+    program_model,
+)
+from blindtune.wire.models import bootstrapping_model
+from tests.openfhe import keys_of
 from tests.server.placing import Place
 
 
@@ -184,3 +196,42 @@ def test_altered_parts_and_parts_of_nonsense(make_study: Any, place: Place, tmp_
     place.start(nonsense)
     with pytest.raises(BlindtuneError, match="part data-0-0: neither a ciphertext nor a key of this format"):
         train(place, tmp_path / "nonsense-work")
+
+
+class Bootstrapped:
+    """A study that the server bootstraps, with other bytes where ciphertexts would be."""
+
+    id = "5" * 32
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+
+    def bundles(self) -> list[Path]:
+        literal = Bootstrapping(1024, 5, 16, security=0)
+        keys = keys_of(literal)
+        for kind in ("keys", "data"):
+            manifest = Manifest(
+                kind=kind,
+                study=self.id,
+                members=["north"],
+                member="north",
+                key="a" * 32,
+                parameters=parameters_model(literal.parameters(keys.primes)),
+                bootstrapping=bootstrapping_model(literal, keys),
+                layout=layout_model(Layout(512, 4, (4,), 2, 1, 1)),
+                program=program_model(Program(2, 3, (0, 0), (1.0, 1.0), refreshes=(1,))),
+                parts=[],
+            )
+            wanted = expected_parts(manifest).items()
+            junk = [(name, [f"{name} {n}".encode() for n in range(count)]) for name, (count, _) in wanted]
+            write_bundle(self._directory / kind, manifest, junk)
+        return [self._directory / "keys", self._directory / "data"]
+
+
+def test_a_bootstrap_is_not_spread_over_a_cluster(place: Place, tmp_path: Path) -> None:
+    place.start(Bootstrapped(tmp_path / "study"))
+    claim = place.service.leases.claim("host", 1)
+    assert claim is not None
+    (tmp_path / "work").mkdir()
+    with pytest.raises(EngineError, match="not spread over a cluster"):
+        Training(place.service, claim, tmp_path / "work", Pulse(), "ray").run()

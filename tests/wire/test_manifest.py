@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 
 from blindtune.errors import BlindtuneError, BundleError, ParametersError
 from blindtune.he.openfhe.bootstrapping import Bootstrapping
-from blindtune.he.openfhe.library import special_primes
 from blindtune.kernels.layout import Layout
 from blindtune.kernels.training import Program
 from blindtune.params import SECURITY_TABLE, Parameters, ParametersLiteral
@@ -29,6 +28,7 @@ from blindtune.wire.manifest import (
     program_model,
 )
 from blindtune.wire.models import bootstrapping_model
+from tests.openfhe import keys_of
 
 
 @pytest.fixture(scope="session")
@@ -274,8 +274,7 @@ def test_models_carry_what_they_were_made_of(tiny: Parameters, tmp_path: Path) -
 def bootstrapped(make_manifest: Callable[..., Manifest]) -> dict[str, Any]:
     """A manifest of the keys of a study that the server bootstraps, as JSON."""
     literal = Bootstrapping(1024, 7, 16, security=0)
-    chosen = ParametersLiteral(1024, literal.depth, 51, 59, 60, security=0).checked()
-    keys = literal.key_parameters((*chosen.primes[:-1], *special_primes(1024, literal.special_primes)))
+    keys = keys_of(literal)
     bare = make_manifest(
         kind="keys",
         parameters=parameters_model(literal.parameters(keys.primes)),
@@ -357,8 +356,7 @@ def test_a_bootstrap_that_does_not_fit_the_rest_is_refused(bootstrapped: dict[st
 def test_special_primes_count_for_security(make_manifest: Callable[..., Manifest]) -> None:
     # What kernels see of it is far below the table's bound, the whole modulus above.
     literal = Bootstrapping(32768, 7, 16, security=0)
-    chosen = ParametersLiteral(32768, literal.depth, 51, 59, 60, security=0).checked()
-    keys = literal.key_parameters((*chosen.primes[:-1], *special_primes(32768, literal.special_primes)))
+    keys = keys_of(literal)
     shown = literal.parameters(keys.primes)
     assert shown.modulus_bits < SECURITY_TABLE[128][32768] < keys.modulus_bits
     for security, refused in ((0, False), (128, True)):
