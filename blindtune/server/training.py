@@ -156,8 +156,8 @@ class Training:
                 "bootstrapping is not spread over a cluster",
                 remedy="Train on a server without --executor ray.",
             )
-        engine = load_engine(keys, claim.cores)
-        counted = self._counter("load", program, parameters, data)
+        counted = self._counter("load", program, parameters, [keys, *data])
+        engine = load_engine(keys, claim.cores, counted)
         if self._executor == "ray":
             spread = held.enter_context(cluster(engine, layout, keys))
             spread.load(program, data, counted)

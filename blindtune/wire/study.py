@@ -77,17 +77,27 @@ def load_start(engine: Engine, layout: Layout, start: Bundle) -> list[list[Ciphe
     return [found[k * columns : (k + 1) * columns] for k in range(layout.weight_blocks)]
 
 
-def load_engine(keys: Bundle, cores: int = 1) -> Engine:
-    """An evaluation engine from a bundle of keys, on so many threads."""
+def load_engine(keys: Bundle, cores: int = 1, on_part: Callable[[int], None] = lambda _: None) -> Engine:
+    """An evaluation engine from a bundle of keys, on so many threads.
+
+    Args:
+        on_part: called with the bytes of each part loaded.
+    """
     m = keys.manifest
     bootstrapping = m.checked_bootstrapping
-    if bootstrapping:
-        from blindtune.he.openfhe.bootstrapping_engine import BootstrappingEngine
+    if not bootstrapping:
+        engine = evaluation_engine(m.checked_parameters, m.keys, *key_items(keys), cores=cores)
+        on_part(keys.size)
+        return engine
+    from blindtune.he.openfhe.bootstrapping_engine import BootstrappingEngine
 
-        relinearisation = next(keys.items("relinearisation"))
-        galois = (next(keys.items(part.name)) for part in m.parts if part.name != "relinearisation")
-        return BootstrappingEngine(bootstrapping, m.key_parameters.primes, m.keys, relinearisation, galois)
-    return evaluation_engine(m.checked_parameters, m.keys, *key_items(keys), cores=cores)
+    def items() -> Iterator[bytes]:
+        for part in m.parts:
+            yield from keys.items(part.name)
+            on_part(part.size)
+
+    blobs = items()
+    return BootstrappingEngine(bootstrapping, m.key_parameters.primes, m.keys, next(blobs), blobs)
 
 
 def key_items(keys: Bundle) -> tuple[bytes, dict[int, bytes]]:
