@@ -97,8 +97,6 @@ class Party:
                 absent = self.transcript.absent(stage)
                 if absent:
                     return Waiting(stage, absent)
-                if stage == spoken.FIRST:
-                    self._check_commitments()
         except FederationError as error:
             self.end(error.what)
             raise
@@ -186,6 +184,7 @@ class Party:
         return self._made[1] if item == joint.PUBLIC else self.share.item(item)
 
     def _second(self, _: str) -> bytes:
+        self._check_commitments()
         read = self.transcript.joint
         return self.share.relinearised(read(joint.ZERO), read(joint.RELINEARISATION))
 

@@ -157,7 +157,7 @@ class Station:
 
     def transcript(self, mailbox: Mailbox) -> Transcript:
         """What the members said, for looking on, beside a process that speaks too."""
-        return Transcript(self.offered, mailbox, Glance(self.private), glance=True)
+        return Transcript(self.offered, mailbox, Glance(self.private))
 
     def _read(self, name: str) -> Terms:
         with (self.directory / name).open("rb") as file:

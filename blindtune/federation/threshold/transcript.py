@@ -28,13 +28,10 @@ class Transcript:
 
     Args:
         memory: where statements are kept, so that nobody can change them later; none for a mere reader.
-        glance: statements alone tell who has spoken; bodies are not read for that.
     """
 
-    def __init__(
-        self, terms: Terms, mailbox: Mailbox, memory: Outbox | None = None, *, glance: bool = False
-    ) -> None:
-        self.terms, self._mailbox, self._memory, self._glance = terms, mailbox, memory, glance
+    def __init__(self, terms: Terms, mailbox: Mailbox, memory: Outbox | None = None) -> None:
+        self.terms, self._mailbox, self._memory = terms, mailbox, memory
         self._heard: dict[tuple[str, str, str], Statement] = {}
 
     def items(self, stage: str) -> list[str]:
@@ -77,7 +74,7 @@ class Transcript:
         self._heard[stage, item, sender] = statement
 
     def absent(self, stage: str) -> tuple[str, ...]:
-        """Members whose messages of a stage are not all there.
+        """Members whose messages of a stage are not all there; statements tell, and bodies are not read.
 
         Raises:
             FederationError: see :meth:`read`.
@@ -151,15 +148,11 @@ class Transcript:
     def _known(self, stage: str, item: str, name: str) -> bool:
         if (stage, item, name) in self._heard:
             return True
-        rotation = bool(joint.element_of(item))
         remembered = self._memory.recall(heard_name(stage, item, name)) if self._memory else None
-        if not self._glance and (self._memory is None or not (rotation or remembered)):
-            return self.read(stage, item, name) is not None
-        if remembered and (rotation or self._settled(stage)):
+        # A hospital uses no one's rotation keys: it has to know which ones everybody means, once.
+        if remembered and (joint.element_of(item) or self._settled(stage)):
             self._heard[stage, item, name] = Statement.model_validate_json(remembered)
             return True
-        # A hospital needs no one's rotation keys, only to know which ones everybody means, once; and of what
-        # it has heard whole, when it was started before, only that it is still the same.
         message = self._mailbox.fetch(stage, item, name, overhead())
         if message is None:
             return False
