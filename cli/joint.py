@@ -16,6 +16,7 @@ from blindtune.cli import render
 from blindtune.cli.exchange import watch_training
 from blindtune.cli.options import Json, PlainHttp, TokenFile
 from blindtune.cli.place import SERVER, given_or_kept, remote
+from blindtune.cli.terms import account
 
 if TYPE_CHECKING:
     from blindtune.client.mailbox import RemoteMailbox
@@ -126,20 +127,26 @@ def contribute(
 ) -> None:
     """Add this hospital's moments to the sum, then encrypt its training rows and upload them.
 
+    Where the study adds noise to the sum, the privacy ledger is charged first.
+
     The first hospital by name also adds up the joint evaluation keys; whoever comes last starts the training.
     """
+    from blindtune.federation.threshold.rows import afford
     from blindtune.federation.threshold.station import contribution, write_bundles
     from blindtune.imaging.arrays import load_embeddings
 
     data = load_embeddings(embeddings, shard=True)
-    with session(directory, token_file, plain_http, passphrase) as here:
+    with session(directory, token_file, plain_http, passphrase) as here, here.station.ledger() as ledger:
         party = here.party()
+        afford(party, ledger)
         waiting = until(party.advance, wait, json_)
         if not waiting.absent:
             rows = contribution(party, data)
-            rows.contribute()
+            rows.contribute(ledger)
             waiting = until(rows.sum.advance, wait, json_)
         told: dict[str, Any] = {"study": party.terms.study}
+        if ledger:
+            told |= {"epsilon_spent": round(ledger.spent_epsilon, 4), "epsilon_budget": ledger.epsilon}
         if waiting.absent:
             told |= held_up(waiting)
         else:
@@ -209,7 +216,9 @@ def status(
 
     with session(directory, token_file, plain_http, speaks=False) as here:
         found = standing(here.station, here.mailbox, here.there)
-        told: dict[str, Any] = {"study": here.station.offered.study, "state": found.state}
+        offered = here.station.offered
+        told: dict[str, Any] = {"study": offered.study, "state": found.state}
+        told["privacy"] = account(offered, json_)
     if json_:
         phases = [{"phase": phase, "missing": list(absent)} for phase, absent in found.phases]
         render.print_json({**told, "phases": phases})

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from blindtune.cli import joint, render
+from blindtune.cli import terms as agreed
 from blindtune.cli.joint import Directory, Passphrase, Wait, held_up, session, until
 from blindtune.cli.options import Ca, ClientCert, Degree, Json, Memory, PlainHttp, Security, TokenFile, number
 from blindtune.cli.place import SERVER, given_or_kept, keep, remote
 
 if TYPE_CHECKING:
-    from blindtune.federation.threshold.terms import Task, Terms
     from blindtune.kernels.training import Progress
 
 app = typer.Typer(
@@ -24,16 +24,6 @@ app = typer.Typer(
 )
 Home = Annotated[Path, typer.Option(help="This hospital's keys, from blindtune federate init.")]
 ServerUrl = Annotated[str | None, typer.Option("--server", help="The server's URL; else BLINDTUNE_SERVER.")]
-
-REVEALED = (
-    ("approve", "shares of public keys", "the same; nothing of data"),
-    ("contribute: sums", "sealed bytes, their length", "counts of each class, pooled mean and covariance"),
-    ("contribute: rows", "ciphertexts, how many blocks", "nothing"),
-    ("training", "ciphertexts, the program", "nothing"),
-    ("refreshes, if any", "parts under masks", "the same; nothing of data"),
-    ("open", "who consents; sealed bytes", "the head, and nothing else"),
-)
-"""Phase, what the server sees, what the other hospitals see."""
 
 
 @app.command()
@@ -54,6 +44,22 @@ def create(
         float, typer.Option(help="Largest |logit| that the polynomial is for.", min=1)
     ] = 12.0,
     epsilon: Annotated[float, typer.Option(help="Shrinkage of the whitening.", min=0, callback=number)] = 0.1,
+    reach: Annotated[
+        float, typer.Option(help="Length that a row is cut to in sums.", min=0.001, callback=number)
+    ] = 64.0,
+    sums_epsilon: Annotated[
+        float | None,
+        typer.Option(
+            help="Add noise to counts and moments, with this epsilon by patient.",
+            min=0.01,
+            max=100,
+            callback=number,
+        ),
+    ] = None,
+    delta: Annotated[
+        float | None,
+        typer.Option(help="Its delta; a tenth of one over --rows.", min=1e-10, max=1, callback=number),
+    ] = None,
     results: Annotated[int, typer.Option(help="Heads opened in the study's whole life.", min=1)] = 1,
     security: Security = 128,
     memory: Memory = 16.0,
@@ -88,13 +94,15 @@ def create(
     if home:
         name = read(Card, home / CARD).name
         identity = Identity.read(home / IDENTITY, render.passphrase(ask=passphrase))
-    task = _task(
+    task = agreed.task_of(
         features=features,
         directions=min(features, 63) if directions is None else directions,
         rows=rows,
         degree=degree,
         interval=interval,
         epsilon=epsilon,
+        reach=reach,
+        privacy=agreed.privacy_of(sums_epsilon, delta, rows),
         classes=class_,
         rates=rate or [4.0, 4.0, 4.0],
     )
@@ -107,7 +115,7 @@ def create(
     if server and identity and name:
         with remote(given_or_kept(None, server, ca, client_cert), token_file, plain_http) as there:
             offer.post(there.mailbox(made.study), made, name, identity)
-    _tell(made, json_, file=str(terms), offered=bool(server))
+    agreed.tell(made, json_, file=str(terms), offered=bool(server))
 
 
 @app.command()
@@ -152,7 +160,7 @@ def join(
     render.make_directory(directory)
     station = Station.join(directory, offered, home)
     keep(station.private / SERVER, place)
-    _tell(
+    agreed.tell(
         offered,
         json_,
         this_hospital=station.name,
@@ -183,6 +191,9 @@ def approve(
     roster: Annotated[
         Path | None, typer.Option(help="This hospital's own roster: other members are refused.")
     ] = None,
+    ledger: Annotated[
+        Path | None, typer.Option(help="Privacy ledger of the patients, for sums under noise; remembered.")
+    ] = None,
     wait: Wait = True,
     token_file: TokenFile = None,
     plain_http: PlainHttp = False,
@@ -201,10 +212,11 @@ def approve(
                 where="terms",
                 remedy="Compare rosters by telephone.",
             )
-        here.station.approve(offered)
+        here.station.approve(offered, ledger)
         party = here.party()
         waiting = until(party.advance, wait, json_)
         told: dict[str, Any] = {"study": offered.study, "terms": offered.fingerprint}
+        told["privacy"] = agreed.account(offered, json_)
         if waiting.absent:
             told |= held_up(waiting)
         else:
@@ -230,54 +242,3 @@ def _rehearsal(quiet: bool) -> Iterator[Callable[[Progress], None]]:
             shown.update(bar, description=f"rehearsal: step {at.step}", total=at.total, completed=at.done)
 
         yield told
-
-
-def _task(*, classes: list[str], rates: list[float], **model: Any) -> Task:
-    from pydantic import ValidationError
-
-    from blindtune.errors import InputError
-    from blindtune.federation.agreement import HeadModel
-    from blindtune.federation.threshold.terms import Task
-
-    try:
-        head = HeadModel(loss="one-vs-rest", blind=True, **model)
-        return Task(model=head, classes=classes, rates=rates)
-    except ValidationError as error:
-        first = error.errors(include_input=False, include_url=False)[0]
-        raise InputError(
-            f"not a study: {'.'.join(map(str, first['loc']))} {first['msg']}", remedy="See --help."
-        ) from None
-
-
-def _tell(terms: Terms, json_: bool, **more: Any) -> None:
-    """Terms for people who are to approve them."""
-    p, program, task = terms.checked_parameters, terms.program, terms.task
-    told: dict[str, Any] = {
-        "study": terms.study,
-        "fingerprint": terms.fingerprint,
-        "version": terms.code,
-        "members": list(terms.roster.names),
-        "classes": task.classes if task else [],
-        "features": task.model.features if task else None,
-        "directions": task.model.directions if task else None,
-        "steps": program.steps,
-        "refreshed_after_steps": program.refreshes,
-        "degree": program.degree,
-        "rates": task.rates if task else [],
-        "ring_degree": p.ring_degree,
-        "modulus_bits": round(p.modulus_bits, 1),
-        "security": p.security_name,
-        "results": terms.results,
-        "noise_of_a_slot": f"{terms.error:.2g}",
-        **more,
-    }
-    if json_:
-        revealed = [dict(zip(("phase", "server", "hospitals"), row, strict=True)) for row in REVEALED]
-        keys = {name: terms.members[name] for name in terms.roster.names}
-        render.print_json({**told, "keys": keys, "revealed": revealed})
-        return
-    render.tell("Study", told, False)
-    render.rows(
-        "What each phase shows",
-        [(phase, f"server: {server}; hospitals: {hospitals}") for phase, server, hospitals in REVEALED],
-    )

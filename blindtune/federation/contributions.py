@@ -120,10 +120,10 @@ def slope_mechanism(plan: Agreement, private: Privacy) -> Mechanism:
     return Mechanism(plan.parameters, private.clip, private.noise, private.parties)
 
 
-def moments_mechanism(model: HeadModel, private: Privacy) -> Mechanism:
+def moments_mechanism(model: HeadModel, noise: float, parties: int = 1) -> Mechanism:
     """The noisy sum of moments: a row of length 1 has a product matrix of length 1 beside it."""
     longest = math.sqrt(2) if model.directions else 1.0
-    return Mechanism(moment_count(model), longest, private.moments, private.parties)
+    return Mechanism(moment_count(model), longest, noise, parties)
 
 
 def counts_mechanism(plan: Agreement, private: Privacy) -> Mechanism:
@@ -183,7 +183,9 @@ def known(plan: Agreement, totals: Mapping[str, NDArray[np.float64]]) -> dict[st
         return found
     found["rows"] = np.array([float(sum(private.patients.values()))])
     if "moments" in found and isinstance(plan.model, HeadModel):
-        found["moments"] = found["moments"] * moments_mechanism(plan.model, private).step
+        found["moments"] = (
+            found["moments"] * moments_mechanism(plan.model, private.moments, private.parties).step
+        )
     return found
 
 

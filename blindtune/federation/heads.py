@@ -65,6 +65,12 @@ def patients_of(labels: NDArray[np.int64], patients: NDArray[np.int64]) -> NDArr
     return found
 
 
+def vote(patients: NDArray[np.int64]) -> Floats:
+    """Weight of each case where a patient's cases share one vote, shape (n, 1)."""
+    _, where, images = np.unique(patients, return_inverse=True, return_counts=True)
+    return np.asarray(1 / images[where][:, None])
+
+
 class HeadLearner:
     """A linear head: weights (classes, columns) and biases (classes,), one after the other.
 
@@ -218,8 +224,7 @@ class HeadLearner:
         self._x = (
             self._x * np.minimum(1, longest / np.maximum(np.linalg.norm(self._x, axis=1), 1e-300))[:, None]
         )
-        _, where, images = np.unique(self.training.patients, return_inverse=True, return_counts=True)
-        self._weights = np.repeat(1 / images[where][:, None], self._classes, axis=1)
+        self._weights = np.repeat(vote(self.training.patients), self._classes, axis=1)
 
     def _class_weights(self, images: Floats) -> Floats:
         labels = self.training.labels

@@ -34,7 +34,8 @@ def first_releases(plan: Agreement, private: Privacy) -> list[tuple[str, Release
     """What is released before the first round, with its purpose."""
     if not isinstance(plan.model, HeadModel) or not plan.model.summed:
         return []
-    return [("moments", moments_mechanism(plan.model, private).release())]
+    mechanism = moments_mechanism(plan.model, private.moments, private.parties)
+    return [("moments", mechanism.release())]
 
 
 def releases(plan: Agreement, rounds: int) -> list[Release]:
@@ -87,7 +88,8 @@ def private_slope(
 def private_moments(learner: Learner, model: HeadModel, private: Privacy) -> NDArray[np.int64]:
     """The noisy sum of moments, one image of each patient, in steps of the grid."""
     rows = sampled(learner.training.patients, 1.0)
-    return noisy_sum(moments_mechanism(model, private), learner.summands(rows))
+    mechanism = moments_mechanism(model, private.moments, private.parties)
+    return noisy_sum(mechanism, learner.summands(rows))
 
 
 def private_counts(learner: Learner, plan: Agreement, private: Privacy, values: Values) -> NDArray[np.int64]:

@@ -41,6 +41,11 @@ class Embeddings:
     def __len__(self) -> int:
         return len(self.labels)
 
+    @property
+    def named(self) -> bool:
+        """Whether the file says whose rows they are."""
+        return self.patients != _unnamed(len(self))
+
     def indices(self, split: str) -> npt.NDArray[np.intp]:
         """Rows of 'train', 'val' or 'test'."""
         return np.flatnonzero(self.splits == split)
@@ -102,7 +107,7 @@ def load_embeddings(path: str | Path, *, seed: int = 0, shard: bool = False) -> 
     if "patients" in arrays:
         patients = tuple(_column(arrays, "patients", len(features), where).astype(str).tolist())
     else:
-        patients = tuple(f"row:{i}" for i in range(len(features)))
+        patients = _unnamed(len(features))
     if given is None:
         splits = draw_splits(patients, labels, seed=seed)
     else:
@@ -125,6 +130,11 @@ def load_features(path: Path) -> npt.NDArray[np.float32]:
     if "embeddings" not in arrays:
         raise InputError("no array 'embeddings'", where=path.name, remedy=_LAYOUT)
     return _features(arrays, "embeddings", path.name)
+
+
+def _unnamed(rows: int) -> tuple[str, ...]:
+    """Patients of rows of which nobody said whose they are: one each."""
+    return tuple(f"row:{i}" for i in range(rows))
 
 
 def _load_npz(path: Path) -> dict[str, npt.NDArray[Any]]:

@@ -109,6 +109,23 @@ class Ledger:
         """Epsilon of all charges, at the ledger's delta."""
         return epsilon(self.spent(), self.delta)
 
+    def afford(self, release: Release) -> float:
+        """What will be spent once a release is charged; nothing is charged yet.
+
+        Raises:
+            PrivacyError: it would exceed the budget.
+        """
+        before = self.spent()
+        after = epsilon([*before, release], self.delta)
+        if after > self.epsilon:
+            raise PrivacyError(
+                f"this release would take epsilon to {after:.3g} of {self.epsilon:g}, "
+                f"{epsilon(before, self.delta):.3g} is spent",
+                where=self._path.name,
+                remedy="Nothing was released: add noise, release less often, or stop here.",
+            )
+        return after
+
     def charge(self, purpose: str, release: Release) -> float:
         """Charge a release: call it before its noise is drawn.
 
@@ -119,15 +136,7 @@ class Ledger:
             PrivacyError: the release would exceed the budget; nothing is charged.
         """
         with self._writing():
-            before = self.spent()
-            after = epsilon([*before, release], self.delta)
-            if after > self.epsilon:
-                raise PrivacyError(
-                    f"this release would take epsilon to {after:.3g} of {self.epsilon:g}, "
-                    f"{epsilon(before, self.delta):.3g} is spent",
-                    where=self._path.name,
-                    remedy="Nothing was released: add noise, release less often, or stop here.",
-                )
+            after = self.afford(release)
             self._db.execute(
                 "INSERT INTO charges (purpose, noise, sampling, count) VALUES (?, ?, ?, ?)",
                 (purpose[:200], release.noise, release.sampling, release.count),

@@ -25,6 +25,7 @@ from blindtune.federation.members import write as write_roster
 from blindtune.federation.threshold import offer, party, terms
 from blindtune.federation.threshold.draft import Draft
 from blindtune.federation.threshold.party import Waiting
+from blindtune.federation.threshold.private import SumPrivacy
 from blindtune.federation.threshold.terms import Task, Terms
 from blindtune.imaging.arrays import load_embeddings
 from blindtune.models.heads import Encoded
@@ -282,6 +283,69 @@ def test_weights_are_refreshed_while_the_server_trains(
     assert agreed.program.refreshes == [1]
 
 
+@pytest.mark.timeout(900)
+@needs_openfhe
+def test_sums_under_noise_are_paid_for_once_before_they_leave(
+    hospitals: Hospitals, draft: Draft, homes: Path, tmp_path: Path
+) -> None:
+    pytest.importorskip("dp_accounting")
+    privacy = SumPrivacy(noise=3.0, delta=1e-3)
+    task = draft.task.model_copy(update={"privacy": privacy})
+    agreed = hospitals.offer(Draft(draft.roster, task, draft.plan).terms(2.0**20))
+    seen = hospitals.join("lmu", agreed.study)
+    assert seen["privacy"]["epsilon"] == privacy.epsilon
+    assert {row["hospitals"] for row in seen["revealed"]} > {
+        "counts of each class, pooled mean and covariance, under noise",
+        "the head, and nothing else; it is trained on exact rows",
+    }
+    books = {name: tmp_path / f"{name}.ledger" for name in NAMES}
+    for name, book in books.items():
+        budget = "0.5" if name == "tum" else "9"
+        assert hospitals.run("dp", "open", book, "--epsilon", budget, "--delta", "1e-3").code == 0
+    hospitals.say("approve", "tum", "--no-wait").refused("privacy ledger", "blindtune dp open")
+    hospitals.say("approve", "tum", "--no-wait", "--ledger", books["tum"]).refused("would take epsilon to")
+    assert hospitals.missing() == ("join", list(NAMES))
+    books["tum"] = tmp_path / "more.ledger"
+    hospitals.run("dp", "open", books["tum"], "--epsilon", "9", "--delta", "1e-3")
+    for name in NAMES:
+        told = hospitals.told("approve", name, "--no-wait", "--ledger", books[name])
+        assert told["privacy"]["noise"] == 3.0
+    for _ in range(3):
+        hospitals.all("approve")
+    assert hospitals.told("status", "lmu")["privacy"]["covers"] == "counts and moments alone, not the head"
+    plain = hospitals.say("status", "lmu").out
+    assert "against all other hospitals" in " ".join(plain.replace("│", " ").split())
+
+    hospitals.say("contribute", "lmu", homes / "lmu.npz", "--no-wait").refused("no patients in the file")
+    for name in NAMES:
+        rows = dict(np.load(homes / f"{name}.npz"))
+        np.savez(tmp_path / f"{name}.npz", **rows, patients=np.arange(ROWS[name]))
+    for name in (*NAMES, *NAMES):
+        told = hospitals.told("contribute", name, tmp_path / f"{name}.npz", "--no-wait")
+        assert told["epsilon_spent"] == pytest.approx(privacy.epsilon, abs=1e-3)
+    for name in NAMES:
+        shown = json.loads(hospitals.run("dp", "show", books[name], "--json").out)
+        assert [c["purpose"] for c in shown["charges"]] == [f"{agreed.study}: counts and moments"]
+    until = time.monotonic() + 240
+    while (state := hospitals.told("status", "tum")["state"]) != "training done":
+        assert state in ("training queued", "training running")
+        assert time.monotonic() < until
+        time.sleep(0.5)
+    for _ in range(3):
+        states = [told["state"] for told in hospitals.all("open")]
+    assert states == ["open"] * 3
+    weights = [LinearHead.load(tmp_path / name / "head").weight for name in NAMES]
+    assert np.isfinite(weights[0]).all()
+    for other in weights[1:]:
+        np.testing.assert_array_equal(other, weights[0])
+
+
+@needs_openfhe
+def test_exact_sums_take_no_ledger(hospitals: Hospitals, offered: Terms, tmp_path: Path) -> None:
+    assert hospitals.told("status", "lmu")["privacy"] is None
+    hospitals.say("approve", "lmu", "--ledger", tmp_path / "any").refused("these terms add no noise")
+
+
 @needs_openfhe
 def test_a_hospital_is_stopped_while_it_waits_and_goes_on(
     hospitals: Hospitals, offered: Terms, start: Any, wait_for: Any
@@ -463,3 +527,22 @@ def test_a_stranger_does_not_join(
     blindtune("study", "join", tmp_path / "study", "--home", tmp_path / "home", *at).refused(
         "this hospital is not a member"
     )
+
+
+def test_noise_that_cannot_be_is_refused_before_the_rehearsal(
+    blindtune: Run, homes: Path, tmp_path: Path
+) -> None:
+    pytest.importorskip("dp_accounting")
+    names = [part for name in CLASSES for part in ("--class", name)]
+    create = ("study", "create", tmp_path / "terms.json", "--roster", homes / "roster.json", *PLAN, *names)
+    blindtune(*create, "--delta", 0.001).refused("no noise to tell it of", "--sums-epsilon")
+    blindtune(*create, "--sums-epsilon", 0).refused("sums-epsilon")
+    blindtune(*create, "--sums-epsilon", "nan").refused("sums-epsilon")
+    blindtune(*create, "--sums-epsilon", 1, "--delta", 2).refused("delta")
+    blindtune(*create, "--sums-epsilon", 1, "--delta", 0.1).refused("one patient of 64")
+    blindtune(*create, "--sums-epsilon", 1, "--epsilon", 0).refused("shrinkage above 0")
+    loud = ("--sums-epsilon", 0.01, "--delta", 1e-10, "--features", 512)
+    blindtune(*create, *loud).refused("do not fit a sum")
+    blindtune(*create, "--sums-epsilon", 1, "--delta", 1e-300).refused("delta")
+    blindtune(*create, "--reach", 0).refused("reach")
+    assert not (tmp_path / "terms.json").exists()

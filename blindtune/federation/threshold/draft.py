@@ -42,8 +42,11 @@ class Draft:
         Raises:
             PlanError: nothing fits; says what would.
             ParametersError: a security level that the table lacks.
+            FederationError: noise on the sums that no sum holds.
         """
         members, rows = len(roster), task.model.rows
+        if noisy := task.noisy_sum(members):
+            noisy.check()
         shape = (members * rows, task.model.directions + 1, len(task.classes), task.head)
         (way, *_) = ways(
             *shape,

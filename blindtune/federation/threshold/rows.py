@@ -11,18 +11,21 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from blindtune.client.encoding import Scaling, encode
 from blindtune.errors import FederationError, InputError
 from blindtune.federation.agreement import Local
 from blindtune.federation.contributions import moment_count, row_moments
-from blindtune.federation.heads import Cases, Floats, HeadLearner, agreed_whitening
+from blindtune.federation.heads import Cases, Floats, HeadLearner, agreed_whitening, vote
 from blindtune.federation.parcel import Parcel, Part
 from blindtune.federation.threshold.party import Party
+from blindtune.federation.threshold.private import NoisySum
 from blindtune.federation.threshold.sums import MaskedSum
 from blindtune.federation.threshold.terms import Task, Terms
 from blindtune.federation.threshold.transcript import Transcript
 from blindtune.models.heads import Encoded
+from blindtune.privacy.ledger import Ledger
 from blindtune.wire.bundle import write_bundle
 from blindtune.wire.manifest import LayoutModel, Manifest, layout_model
 
@@ -50,11 +53,25 @@ class JointRows(HeadLearner):
         """The sum that all hospitals' whitening follows from."""
         return self._sum
 
-    def contribute(self) -> None:
-        """Add this hospital's counts and moments."""
-        counts = np.bincount(self.training.labels, minlength=len(self._task.classes))
-        moments = sum(part.sum(axis=0) for part in row_moments(self._task.model, self.training.features))
-        self._sum.add({"images": counts, "moments": moments})
+    def contribute(self, ledger: Ledger | None = None) -> None:
+        """Add this hospital's counts and moments, under its noise where the task has any.
+
+        Args:
+            ledger: of this hospital's patients; charged before noise is drawn.
+
+        Raises:
+            FederationError: noise without a ledger, or sums that do not fit. Nothing is sent.
+            PrivacyError: noise that the patients' budget does not hold. Nothing is sent.
+        """
+        self._sum.add(lambda: self._summands(ledger))
+
+    def _summands(self, ledger: Ledger | None) -> dict[str, ArrayLike]:
+        task, terms, training = self._task, self._party.terms, self.training
+        if noisy := noisy_of(terms):
+            return dict(noisy.charged(training, ledger, terms.study))
+        counts = np.bincount(training.labels, minlength=len(task.classes))
+        moments = sum(part.sum(axis=0) for part in row_moments(task.model, training.features))
+        return {"images": counts, "moments": moments}
 
     def write(self, target: Path) -> Manifest:
         """Encrypt the rows under the joint key into a data bundle, which may leave the hospital.
@@ -67,7 +84,9 @@ class JointRows(HeadLearner):
         self.begin(totals)
         head, terms = self._task.head, self._party.terms
         labels = np.eye(len(self._task.classes))[self.training.labels] - 0.5
-        encoded = Encoded(self._weights * labels, self._weights * head.coefficients[:, None, None])
+        # Noisy counts are of patients, and the steps' scale follows from them.
+        weights = self._weights * vote(self.training.patients) if self._task.privacy else self._weights
+        encoded = Encoded(weights * labels, weights * head.coefficients[:, None, None])
         features = np.hstack([self._x, np.ones((len(self._x), 1))])
         blocks = -(-len(features) // terms.checked_layout.rows)
         layout = replace(terms.checked_layout, row_blocks=max(1, blocks))
@@ -101,16 +120,35 @@ def rows_sum(party: Party) -> MaskedSum:
     Raises:
         FederationError: terms without a task.
     """
-    return MaskedSum(party, "rows", rows_parcel(task_of(party.terms)))
+    return MaskedSum(party, "rows", rows_parcel(party.terms))
+
+
+def afford(party: Party, ledger: Ledger | None) -> None:
+    """Refuse to begin where the sum's noise could not be paid for; nothing is charged yet.
+
+    Raises:
+        FederationError: noise without a ledger.
+        PrivacyError: noise that the patients' budget does not hold.
+    """
+    noisy = noisy_of(party.terms)
+    if noisy and not rows_sum(party).added:
+        noisy.needed(ledger).afford(noisy.privacy.release)
+
+
+def noisy_of(terms: Terms) -> NoisySum | None:
+    """The sum under noise; None where the hospitals sum exactly."""
+    return terms.task.noisy_sum(len(terms.members)) if terms.task else None
 
 
 def pooled(party: Party) -> dict[str, Floats]:
-    """Counts of each class, moments, and the number of rows, over all hospitals.
+    """Counts of each class, moments, and the number of rows, over all hospitals; of patients under noise.
 
     Raises:
         FederationError: someone has not contributed yet.
     """
     totals = rows_sum(party).total()
+    if noisy := noisy_of(party.terms):
+        totals = noisy.known(totals)
     return {**totals, "rows": np.array([totals["images"].sum()])}
 
 
@@ -130,8 +168,15 @@ def scaling_of(task: Task, rows: int) -> Scaling:
     return Scaling.balanced(task.model.interval, task.rates[0], rows)
 
 
-def rows_parcel(task: Task) -> Parcel:
-    """What the hospitals sum: cases of each class, and moments of their features."""
+def rows_parcel(terms: Terms) -> Parcel:
+    """What the hospitals sum: cases of each class, and moments of their features.
+
+    Raises:
+        FederationError: terms without a task.
+    """
+    task = task_of(terms)
+    if noisy := noisy_of(terms):
+        return noisy.parcel
     images = Part("images", len(task.classes), count=True)
     return Parcel((images, Part("moments", moment_count(task.model), float(task.model.rows))))
 

@@ -1,14 +1,16 @@
 """A hospital's own directory of one study: what was offered and approved, its share, what goes and comes.
 
-``terms.json`` (offered), ``approved.json``, ``private/`` (never leaves: the share of the key and all that was
-said), ``rows/`` and ``keys/`` (bundles for the server), ``inbox/`` (the encrypted head), ``head/`` (opened).
+``terms.json`` (offered), ``approved.json``, ``ledger.json`` (where the privacy ledger lies), ``private/``
+(never leaves: the share of the key and all that was said), ``rows/`` and ``keys/`` (bundles for the server),
+``inbox/`` (the encrypted head), ``head/`` (opened).
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, closing, contextmanager
 from pathlib import Path
 
 from blindtune import __version__
@@ -16,18 +18,20 @@ from blindtune.errors import FederationError, InputError
 from blindtune.federation.heads import Cases, Floats
 from blindtune.federation.identity import Identity
 from blindtune.federation.members import CARD, IDENTITY, Card, read
+from blindtune.federation.setup import numbered
 from blindtune.federation.threshold.mailbox import Mailbox
 from blindtune.federation.threshold.outbox import Glance
 from blindtune.federation.threshold.party import Party
-from blindtune.federation.threshold.rows import JointRows, raw, task_of, write_keys
+from blindtune.federation.threshold.rows import JointRows, noisy_of, raw, task_of, write_keys
 from blindtune.federation.threshold.terms import Task, Terms, approve
 from blindtune.federation.threshold.transcript import Transcript
 from blindtune.files import exclusive, whole_file, writing
 from blindtune.imaging.arrays import Embeddings
 from blindtune.models.linear import LinearHead
+from blindtune.privacy.ledger import Ledger
 from blindtune.wire.message import MAX_TERMS
 
-OFFERED, APPROVED, HOME = "terms.json", "approved.json", "home.json"
+OFFERED, APPROVED, HOME, LEDGER = "terms.json", "approved.json", "home.json", "ledger.json"
 
 
 class Station:
@@ -114,19 +118,49 @@ class Station:
         """This hospital's name among the members."""
         return read(Card, self.home / CARD).name
 
-    def approve(self, offered: Terms) -> None:
+    def approve(self, offered: Terms, ledger: Path | None = None) -> None:
         """Approve exactly these terms, once for all.
+
+        Args:
+            ledger: of this hospital's patients, for terms with noise on the sums; remembered.
 
         Raises:
             FederationError: they are not the ones that were looked at here, or approved before; or of another
-                version of blindtune.
+                version of blindtune; or they have noise and there is no ledger.
+            InputError: a ledger that the terms have no use for.
+            PrivacyError: no ledger there, or a budget that does not hold the noise.
         """
         approve(offered, self.offered)
+        noisy = noisy_of(offered)
+        if ledger and not noisy:
+            raise InputError("these terms add no noise", where="--ledger", remedy="Leave it out.")
         if (self.directory / APPROVED).is_file():
             approve(offered, self.approved)
             return
-        with writing("the approval", self.directory.name), whole_file(self.directory / APPROVED) as partial:
-            partial.write_text(offered.model_dump_json(indent=1))
+        if noisy:
+            with closing(noisy.needed(Ledger(ledger) if ledger else None)) as book:
+                book.afford(noisy.privacy.release)
+        with writing("the approval", self.directory.name):
+            if ledger:
+                with whole_file(self.directory / LEDGER) as partial:
+                    partial.write_text(json.dumps(str(ledger.resolve())))
+            with whole_file(self.directory / APPROVED) as partial:
+                partial.write_text(offered.model_dump_json(indent=1))
+
+    @contextmanager
+    def ledger(self) -> Iterator[Ledger | None]:
+        """The privacy ledger that was named at the approval; None if none was.
+
+        Raises:
+            PrivacyError: no ledger is there any more.
+        """
+        try:
+            path = Path(json.loads((self.directory / LEDGER).read_text()))
+        except FileNotFoundError:
+            yield None
+            return
+        with closing(Ledger(path)) as book:
+            yield book
 
     def alone(self) -> AbstractContextManager[None]:
         """Held while this hospital speaks: two processes at once could say two things.
@@ -172,7 +206,8 @@ def contribution(party: Party, data: Embeddings) -> JointRows:
         InputError: other rows than before, or a class that the study has not.
     """
     cases = training_cases(task_of(party.terms), data)
-    digest = hashlib.sha256(cases.features.tobytes() + cases.labels.tobytes()).hexdigest().encode()
+    told = (cases.features, cases.labels, cases.patients)
+    digest = hashlib.sha256(b"".join(a.tobytes() for a in told)).hexdigest().encode()
     if party.outbox.once("cases", lambda: digest) != digest:
         raise InputError(
             "other rows than this hospital contributed before", remedy="Give the same embeddings again."
@@ -184,10 +219,16 @@ def training_cases(task: Task, data: Embeddings) -> Cases:
     """The training rows, their labels by the study's classes.
 
     Raises:
-        InputError: a class that the study has not.
+        InputError: a class that the study has not; noise by patient, and no patients.
     """
+    if task.privacy and not data.named:
+        raise InputError(
+            "no patients in the file, and the noise is accounted by patient",
+            remedy="Add the array patients (n,); numbers will do.",
+        )
     train = data.indices("train")
-    return Cases(data.features[train], data.labels_of(task.classes)[train])
+    labels, patients = data.labels_of(task.classes), numbered(data.patients)
+    return Cases(data.features[train], labels[train], patients[train])
 
 
 def joint_head(party: Party, weights: Floats) -> LinearHead:

@@ -13,7 +13,7 @@ own part and has the other's.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -46,13 +46,25 @@ class MaskedSum:
         self._stage = stage_of(purpose)
         self._grid = Quantiser(1.0, len(party.terms.roster))
 
-    def add(self, values: Mapping[str, ArrayLike]) -> None:
+    def add(self, values: Callable[[], Mapping[str, ArrayLike]]) -> None:
         """Add this hospital's values; what was added before stays.
+
+        Args:
+            values: called until its answer lies on the disk, and no more: noise that was drawn again could be
+                averaged away.
 
         Raises:
             FederationError: values that do not fit the parcel.
         """
-        self._party.say(self._stage, SUM, lambda: self._sealed(self._masked(values)))
+        masked = self._party.outbox.once
+        self._party.say(
+            self._stage, SUM, lambda: self._sealed(masked(self._name, lambda: self._masked(values())))
+        )
+
+    @property
+    def added(self) -> bool:
+        """Whether this hospital's values are made."""
+        return self._party.outbox.recall(self._name) is not None
 
     def advance(self) -> Waiting:
         """Whose values are missing; with nobody absent :meth:`total` is there."""
@@ -73,7 +85,7 @@ class MaskedSum:
         return self._parcel.unpack(self._grid.decode(total))
 
     def _masked(self, values: Mapping[str, ArrayLike]) -> bytes:
-        """Words under all masks of this hospital; kept, as its own part of the sum."""
+        """Words under all masks of this hospital."""
         party, words = self._party, self._grid.encode(self._parcel.pack(values))
         for name in party.terms.roster.names:
             if name != party.name:
@@ -81,7 +93,7 @@ class MaskedSum:
                 purpose = f"{self._stage} {low} {high}"
                 key = masks.agree(party.sealing, party.sealing_key_of(name), party.terms.digest, purpose)
                 masks.add_mask(words, key, 1 if party.name == low else -1)
-        return party.outbox.once(f"masked.{self._stage}", lambda: words.astype("<u4").tobytes())
+        return words.astype("<u4").tobytes()
 
     def _sealed(self, content: bytes) -> bytes:
         party = self._party
@@ -91,7 +103,7 @@ class MaskedSum:
     def _words(self, name: str) -> NDArray[np.uint32]:
         party = self._party
         if name == party.name:
-            data = party.outbox.once(f"masked.{self._stage}", bytes)
+            data = party.outbox.recall(self._name) or b""
         else:
             body = party.transcript.read(self._stage, SUM, name) or b""
             order = [n for n in party.terms.roster.names if n != name]
@@ -100,6 +112,11 @@ class MaskedSum:
         if len(data) != 4 * self._parcel.length:
             raise FederationError(f"{name} added something else than was agreed on", where=self._stage)
         return np.frombuffer(data, "<u4")
+
+    @property
+    def _name(self) -> str:
+        """Where this hospital's part of the sum is kept."""
+        return f"masked.{self._stage}"
 
     @property
     def _context(self) -> bytes:

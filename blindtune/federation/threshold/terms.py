@@ -7,13 +7,14 @@ import math
 from dataclasses import replace
 from typing import Annotated, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
 
 from blindtune import __version__
 from blindtune.client.flood import error_length
 from blindtune.errors import FederationError
 from blindtune.federation.agreement import HeadModel, Schema, SiteName
 from blindtune.federation.identity import Roster, digits
+from blindtune.federation.threshold.private import NoisySum, SumPrivacy
 from blindtune.he.engine import KeySet
 from blindtune.he.flooding import deviation
 from blindtune.he.openfhe.refresh import LEVELS
@@ -35,12 +36,29 @@ class Task(Schema):
         classes: their names, in the order of the labels.
         rates: learning rate of each step.
         balanced: weigh each class and the rest equally, by the pooled counts.
+        privacy: noise on the sums that whitening and class weights follow from; None sums them exactly.
     """
 
     model: HeadModel
     classes: Annotated[list[Annotated[str, Field(max_length=100)]], Field(min_length=2, max_length=64)]
     rates: Annotated[list[Annotated[float, Field(gt=0, le=100)]], Field(min_length=1, max_length=64)]
     balanced: bool = True
+    privacy: SumPrivacy | None = None
+
+    @model_validator(mode="after")
+    def _fits(self) -> Task:
+        if self.privacy and not self.model.epsilon:
+            raise ValueError("a noisy covariance has no inverse: the whitening needs a shrinkage above 0")
+        if self.privacy and self.privacy.delta * self.model.rows >= 1:
+            raise ValueError(
+                f"delta {self.privacy.delta:g} would let one patient of {self.model.rows:,} be published: "
+                f"give less than {1 / self.model.rows:.1g}"
+            )
+        return self
+
+    def noisy_sum(self, members: int) -> NoisySum | None:
+        """What so many hospitals sum under noise; None if they sum exactly."""
+        return NoisySum(self.model, len(self.classes), self.privacy, members) if self.privacy else None
 
     @property
     def head(self) -> Head:
@@ -120,6 +138,8 @@ class Terms(Schema):
             room = (layout.columns, layout.lanes * layout.weight_blocks)
             if not fits or task.model.directions + 1 > room[0] or len(task.classes) > room[1]:
                 raise FederationError("a task that is not the program's", where="terms")
+            if noisy := task.noisy_sum(len(terms.members)):
+                noisy.check()
         assert terms.roster
         return terms
 

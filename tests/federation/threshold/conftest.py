@@ -83,10 +83,10 @@ class Group:
 
 
 @pytest.fixture(scope="session")
-def draw_group() -> Callable[[Path], Group]:
+def draw_group() -> Callable[..., Group]:
     """A new study in a directory."""
 
-    def made(place: Path) -> Group:
+    def made(place: Path, task: Task = TASK) -> Group:
         identities = {name: Identity.generate() for name in NAMES}
         terms = Terms(
             study="5a" * 16,
@@ -94,7 +94,7 @@ def draw_group() -> Callable[[Path], Group]:
             parameters=parameters_model(ParametersLiteral(1024, 5, 53, 56, 60, security=0).checked()),
             layout=layout_model(LAYOUT),
             program=program_model(PROGRAM),
-            task=TASK,
+            task=task,
             length=2.0**18,
         )
         return Group(place, Terms.parse(terms.model_dump_json().encode()), identities)
@@ -103,7 +103,7 @@ def draw_group() -> Callable[[Path], Group]:
 
 
 @pytest.fixture(scope="session")
-def keyed(draw_group: Callable[[Path], Group], tmp_path_factory: pytest.TempPathFactory) -> Group:
+def keyed(draw_group: Callable[..., Group], tmp_path_factory: pytest.TempPathFactory) -> Group:
     """A study whose keys are made; copy it before anything is said in it."""
     group = draw_group(tmp_path_factory.mktemp("keyed"))
     group.run()

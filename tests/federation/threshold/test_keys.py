@@ -21,7 +21,7 @@ from tests.federation.threshold.conftest import NAMES, Group
 from tests.openfhe import needs_openfhe
 
 pytestmark = needs_openfhe
-Draw = Callable[[Path], Group]
+Draw = Callable[..., Group]
 
 
 def files(place: Path) -> list[Path]:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from blindtune.errors import FederationError
+from blindtune.federation.contributions import moments
 from blindtune.federation.heads import Cases
 from blindtune.federation.threshold.decryption import Opening
 from blindtune.federation.threshold.rows import JointRows, rows_parcel, write_keys
@@ -86,7 +87,12 @@ def test_sums_are_seen_by_hospitals_alone(group: Group) -> None:
         rows["tum"].sum.total()
     rows["lmu"].contribute()
     counts = np.bincount(np.concatenate([c.labels for c in shards.values()]), minlength=3)
-    np.testing.assert_array_equal(rows["tum"].sum.total()["images"], counts)
+    total = rows["tum"].sum.total()
+    np.testing.assert_array_equal(total["images"], counts)
+    first, second = moments(TASK.model, total["moments"])
+    x = np.vstack([c.features for c in shards.values()]).astype(np.float64)
+    np.testing.assert_allclose(first, x.sum(axis=0), atol=1e-4)
+    np.testing.assert_allclose(second, x.T @ x, atol=1e-2)
     for path in (group.place / "mailbox").rglob("*"):
         for name in NAMES:
             masked = (group.place / name / "masked.sum-rows").read_bytes()
@@ -116,5 +122,5 @@ def test_what_was_added_stays(group: Group) -> None:
     for name in ("charite", "tum"):
         JointRows(group.parties[name], shards[name]).contribute()
     counts = np.bincount(np.concatenate([c.labels for c in shards.values()]), minlength=3)
-    total = MaskedSum(group.party("charite"), "rows", rows_parcel(TASK)).total()
+    total = MaskedSum(group.party("charite"), "rows", rows_parcel(group.terms)).total()
     np.testing.assert_array_equal(total["images"], counts)
