@@ -133,6 +133,22 @@ def test_rotations_are_those_that_openfhe_makes_keys_of(ring: int, period: int, 
 
 
 @needs_openfhe
+def test_keys_on_given_uniform_polynomials_have_noise_of_their_own(key: BootstrappingKey) -> None:
+    used, keys = key._codec, key.key_parameters
+    primes = np.array(keys.primes, np.uint64)
+    uniform = np.random.default_rng(0).integers(0, primes[:, None], (5, 2, len(primes), 1024), np.uint64)
+    lent, secret = used.evaluation_key(uniform), used.secret_key(used.secret_key_residues(key._raw))
+    first, second = (
+        used.key_residues(used.context.MultiKeySwitchGen(secret, key._raw, lent)) for _ in range(2)
+    )
+    np.testing.assert_array_equal(first[:, 1], uniform[:, 1])
+    np.testing.assert_array_equal(second[:, 1], uniform[:, 1])
+    # Noise differs, and is spread over all residues by the transform; what was lent beside is not used.
+    for other in (second, uniform):
+        assert (first[:, 0] != other[:, 0]).mean() > 0.99
+
+
+@needs_openfhe
 def test_the_secret_key_comes_back_from_its_bytes(key: BootstrappingKey) -> None:
     primes, data, values = key.key_parameters.primes, key.to_bytes(), np.linspace(-1, 1, 512)
     again = BootstrappingKey.from_bytes(LITERAL, primes, key.key_id, data)
