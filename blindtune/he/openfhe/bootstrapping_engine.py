@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import secrets
-from collections.abc import Iterable
+import threading
+from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from typing import Any
 
@@ -17,6 +18,9 @@ from blindtune.he.openfhe.codec import OpenFheCodec
 from blindtune.he.openfhe.engine import OpenFheEngine
 from blindtune.he.openfhe.library import openfhe, special_primes
 from blindtune.params import Parameters
+
+_TABLE = threading.Lock()
+"""Of the Galois keys that OpenFHE keeps for a process."""
 
 
 @lru_cache(maxsize=2)
@@ -102,20 +106,31 @@ class BootstrappingEngine(OpenFheEngine):
         set_up(literal)
         self._relin = self._codec.evaluation_key(blob.expand_key(relinearisation, self._codec.keys))
         self._run.InsertEvalMultKey([self._relin], self._tag)
-        elements, items = literal.galois_elements(keys), iter(galois)
-        for element in elements:
-            item = next(items, None)
-            if item is None:
-                raise EngineError(f"the Galois key of element {element} is missing")
-            found = blob.expand_key(item, self._codec.keys, element)
-            self._run.InsertEvalAutomorphismKey(self._turned(element, found), self._tag)
-        self._map = self._run.GetEvalAutomorphismKeyMap(self._tag)
-        self._galois = dict.fromkeys(elements, self._map)
+        self._map = self._loaded(literal.galois_elements(keys), iter(galois))
+        self._galois = dict.fromkeys(literal.galois_elements(keys), self._map)
+
+    def _loaded(self, elements: list[int], items: Iterator[bytes]) -> Any:
+        """OpenFHE's map of all Galois keys: only its table puts several into one."""
+        with _TABLE:
+            try:
+                for element in elements:
+                    item = next(items, None)
+                    if item is None:
+                        raise EngineError(f"the Galois key of element {element} is missing")
+                    found = blob.expand_key(item, self._codec.keys, element)
+                    self._run.InsertEvalAutomorphismKey(self._turned(element, found), self._tag)
+                return self._run.GetEvalAutomorphismKeyMap(self._tag)
+            finally:
+                self._run.ClearEvalAutomorphismKeys()
 
     def _refresh(self, batch: list[Any]) -> list[Any]:
-        # Others of this process may have emptied the table, which bootstrapping alone looks keys up in.
-        self._run.InsertEvalAutomorphismKey(self._map, self._tag)
-        return [self._bootstrapped(a) for a in batch]
+        # A bootstrap alone looks keys up in the table; left there they would outlive this engine.
+        with _TABLE:
+            self._run.InsertEvalAutomorphismKey(self._map, self._tag)
+            try:
+                return [self._bootstrapped(a) for a in batch]
+            finally:
+                self._run.ClearEvalAutomorphismKeys()
 
     def _bootstrapped(self, a: Any) -> Any:
         if self._codec.depth - a.GetLevel() < LEFT:
