@@ -17,7 +17,7 @@ from sqlalchemy import Connection, func, select
 
 from blindtune.server.database import Database
 from blindtune.server.memory import available_bytes
-from blindtune.server.status import study_status
+from blindtune.server.status import study_status, without_names
 from blindtune.server.tables import blobs, jobs, parts, studies, tenants
 
 MOST = 200
@@ -121,11 +121,6 @@ class News:
         found = study_status(connection, tenant, study)
         # A job's document has it.
         del found["progress"]
-        members, uploaded, start = found["members"], found["uploaded"], found["start"]
-        found["bundles"] = {
-            "here": len(uploaded) + found["keys"] + bool(start),
-            "expected": len(members) + 1 + (start is not None),
-        }
         mine = (studies.c.tenant == tenant, studies.c.id == study)
         header = json.loads(connection.execute(select(studies.c.header).where(*mine)).scalar_one())
         parameters = header["parameters"]
@@ -140,9 +135,7 @@ class News:
         )
         size = connection.execute(head).scalar_one()
         found["head"] = None if size is None else {"bytes": int(size)}
-        if not self._tenant:
-            del found["members"], found["uploaded"]
-        return found
+        return found if self._tenant else without_names(found)
 
 
 _SHOWN = (

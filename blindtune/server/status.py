@@ -40,6 +40,10 @@ def study_status(db: Connection, tenant: str, study: str) -> dict[str, Any]:
         "changed": max(row["changed"], job.changed if job else 0.0),
         "members": header["members"],
         "uploaded": uploaded,
+        "bundles": {
+            "here": len(uploaded) + keys + bool(start),
+            "expected": len(header["members"]) + 1 + (start is not None),
+        },
         "keys": keys,
         "start": start,
         "bytes": int(db.execute(size).scalar_one()),
@@ -53,6 +57,8 @@ def study_page(
 ) -> list[tuple[str, dict[str, Any]]]:
     """States of a tenant's studies, or of everybody's, each with its tenant, in order of identifiers.
 
+    Whoever is told of everybody's is not told what members are called.
+
     Args:
         after: tenant and identifier that the page begins after.
     """
@@ -62,4 +68,12 @@ def study_page(
     if after is not None:
         owner, study = studies.c.tenant, studies.c.id
         query = query.where((owner > after[0]) | ((owner == after[0]) & (study > after[1])))
-    return [(r["tenant"], study_status(db, r["tenant"], r["id"])) for r in db.execute(query).mappings().all()]
+    found = [
+        (r["tenant"], study_status(db, r["tenant"], r["id"])) for r in db.execute(query).mappings().all()
+    ]
+    return found if tenant is not None else [(owner, without_names(status)) for owner, status in found]
+
+
+def without_names(status: dict[str, Any]) -> dict[str, Any]:
+    """A study's state for an operator: how many bundles there are, not whose."""
+    return {name: value for name, value in status.items() if name not in ("members", "uploaded")}

@@ -26,6 +26,13 @@ class Posted(BaseModel):
     missing: bool = Field(description="Whether its content is still to be uploaded.")
 
 
+class Bundles(BaseModel):
+    """How many bundles of a study there are: each member's data, evaluation keys, weights to start from."""
+
+    here: int
+    expected: int
+
+
 class StudyStatus(BaseModel):
     """A study's state; ``error`` and ``remedy`` say in one line each why its latest job failed."""
 
@@ -35,8 +42,9 @@ class StudyStatus(BaseModel):
     remedy: str
     created: float = Field(description=SEAL)
     changed: float = Field(description=SEAL)
-    members: list[str]
-    uploaded: list[str] = Field(description="Members whose data are here.")
+    members: list[str] | None = Field(default=None, description="Their names; not told to operators.")
+    uploaded: list[str] | None = Field(default=None, description="Those whose data are here; as members.")
+    bundles: Bundles
     keys: bool = Field(description="Whether the evaluation keys are here.")
     start: bool | None = Field(description="Whether weights to start from are here; null if none are wanted.")
     bytes: int = Field(description="Of all parts.")

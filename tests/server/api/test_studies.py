@@ -74,7 +74,11 @@ def test_pages_and_what_an_operator_sees(api, study, make_study, refused):
     assert sorted((i["tenant"], i["study"]) for i in items) == sorted(
         (name, each.id) for name, found in made.items() for each in found
     )
+    # How many members there are, not what they are called.
+    assert {(i["members"], i["uploaded"]) for i in items} == {(None, None)}
+    assert {tuple(i["bundles"].values()) for i in items} == {(1, 3)}
     mine = api.north.get("/studies").json()
+    assert {tuple(i["members"]) for i in mine["items"]} == {("north", "south")}
     assert {i["study"] for i in mine["items"]} == {each.id for each in made["north"]}
     assert {i["tenant"] for i in mine["items"]} == {None}
     assert mine["next"] is None
