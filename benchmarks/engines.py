@@ -116,8 +116,8 @@ One owner, {first["rows"]:,} rows, {first["columns"]} columns and {first["output
 degree 7. Every owner and every training is a process of its own, on one thread; seconds are of the processor,
 of training the quickest turn. Errors are of the opened weights against exactly the same steps and rescales
 without noise, in parts of the largest weight. Memory is a process's peak, the interpreter and its libraries
-included. Rows are encrypted with the secret key; SEAL sends the seed of the uniform polynomial of a fresh
-ciphertext, and of a key, instead of the polynomial.
+included. Rows are encrypted with the secret key. Of a key the seed of the uniform polynomial is sent instead
+of the polynomial, and with SEAL of a fresh ciphertext too.
 """
     for case in results["cases"]:
         text += section(case)
