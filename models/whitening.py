@@ -47,14 +47,24 @@ class Whitening:
 
     @classmethod
     def from_moments(
-        cls, rows: int, total: Floats, second: Floats, directions: int, epsilon: float, owner: str
+        cls,
+        rows: int,
+        total: Floats,
+        second: Floats,
+        directions: int,
+        epsilon: float,
+        owner: str,
+        floor: float = 0.0,
     ) -> Whitening:
         """From ``n``, ``Σx`` (d,) and ``Σxxᵀ`` (d, d), which several members can add up.
+
+        Args:
+            floor: see :meth:`Spectrum.whitening`.
 
         Raises:
             InputError: more directions than features, or constant features.
         """
-        return Spectrum.of(rows, total, second).whitening(directions, epsilon, owner)
+        return Spectrum.of(rows, total, second).whitening(directions, epsilon, owner, floor)
 
     @property
     def columns(self) -> int:
@@ -98,15 +108,19 @@ class Spectrum:
         """From training features (n, d)."""
         return cls.of(len(features), features.sum(axis=0), features.T @ features)
 
-    def whitening(self, directions: int, epsilon: float, owner: str) -> Whitening:
+    def whitening(self, directions: int, epsilon: float, owner: str, floor: float = 0.0) -> Whitening:
         """A whitening on the leading directions.
+
+        Args:
+            floor: least variance that a direction is taken to have: of moments under noise, what the noise
+                may hide.
 
         Raises:
             InputError: more directions than features, or than the features span.
         """
         if not 1 <= directions <= len(self.mean):
             raise InputError(f"{directions} directions of {len(self.mean)} features")
-        values = self.values[:directions]
+        values = np.maximum(self.values[:directions], floor)
         shrunk = values + epsilon * values.mean()
         if shrunk.min() <= 0:
             raise InputError(

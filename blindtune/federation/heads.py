@@ -239,7 +239,8 @@ def agreed_whitening(model: HeadModel, totals: Totals) -> Whitening | None:
     """The whitening, or centring, that all sites make of the confederation's moments; None if there is none.
 
     Args:
-        totals: with ``moments``, and the rows they are of as ``rows`` (one value).
+        totals: with ``moments``, and the rows they are of as ``rows`` (one value); under noise also with
+            ``floor``, see :func:`~blindtune.federation.contributions.covariance_noise`.
     """
     if not model.summed:
         return None
@@ -247,7 +248,8 @@ def agreed_whitening(model: HeadModel, totals: Totals) -> Whitening | None:
     if model.centre:
         return Whitening(totals["moments"] * model.reach / rows, np.eye(model.features), 0.0, "study")
     total, second = moments(model, totals["moments"])
-    found = Whitening.from_moments(rows, total, second, model.directions, model.epsilon, "study")
+    floor = float(totals["floor"][0]) if "floor" in totals else 0.0
+    found = Whitening.from_moments(rows, total, second, model.directions, model.epsilon, "study", floor)
     # Directions have no sign of their own: sites with other libraries must not choose another.
     largest = np.abs(found.transform).argmax(axis=0)
     signs = np.sign(found.transform[largest, np.arange(model.directions)])

@@ -540,7 +540,6 @@ def test_noise_that_cannot_be_is_refused_before_the_rehearsal(
     blindtune(*create, "--sums-epsilon", "nan").refused("sums-epsilon")
     blindtune(*create, "--sums-epsilon", 1, "--delta", 2).refused("delta")
     blindtune(*create, "--sums-epsilon", 1, "--delta", 0.1).refused("one patient of 64")
-    blindtune(*create, "--sums-epsilon", 1, "--epsilon", 0).refused("shrinkage above 0")
     loud = ("--sums-epsilon", 0.01, "--delta", 1e-10, "--features", 512)
     blindtune(*create, *loud).refused("do not fit a sum")
     blindtune(*create, "--sums-epsilon", 1, "--delta", 1e-300).refused("delta")

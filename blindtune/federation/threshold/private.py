@@ -27,7 +27,7 @@ from pydantic import Field
 
 from blindtune.errors import FederationError
 from blindtune.federation.agreement import HeadModel, Schema
-from blindtune.federation.contributions import moments_mechanism, row_moments, whole_part
+from blindtune.federation.contributions import covariance_noise, moments_mechanism, row_moments, whole_part
 from blindtune.federation.heads import Cases, Floats
 from blindtune.federation.parcel import Parcel
 from blindtune.federation.private import noisy_sum
@@ -169,14 +169,12 @@ class NoisySum:
         """The sums in their own units.
 
         A count below its noise tells no more than that: it becomes the noise's standard deviation, so that no
-        class weighs more than is known of it. Negative variances are left to the whitening, which takes them
-        for none and adds its shrinkage.
+        class weighs more than is known of it. So do variances, by ``floor``.
         """
-        least = math.sqrt(self.members) * self.counts.scale / self._one
-        return {
-            "images": np.maximum(totals["images"] / self._one, least),
-            "moments": totals["moments"] * self.moments.step,
-        }
+        many, moments = math.sqrt(self.members), self.moments
+        images = np.maximum(totals["images"] / self._one, many * self.counts.scale / self._one)
+        floor = covariance_noise(self.model, many * moments.scale * moments.step, images.sum())
+        return {"images": images, "moments": totals["moments"] * moments.step, "floor": floor}
 
     @property
     def _one(self) -> float:

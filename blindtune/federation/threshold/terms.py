@@ -47,8 +47,6 @@ class Task(Schema):
 
     @model_validator(mode="after")
     def _fits(self) -> Task:
-        if self.privacy and not self.model.epsilon:
-            raise ValueError("a noisy covariance has no inverse: the whitening needs a shrinkage above 0")
         if self.privacy and self.privacy.delta * self.model.rows >= 1:
             raise ValueError(
                 f"delta {self.privacy.delta:g} would let one patient of {self.model.rows:,} be published: "
