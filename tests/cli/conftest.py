@@ -13,7 +13,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -60,17 +60,24 @@ def environment(**more: str) -> dict[str, str]:
     return {**kept, "COLUMNS": "80", "HF_HUB_OFFLINE": "1", **more}
 
 
-def spawn(*args: object, program: tuple[str, ...] = MAIN, **env: str) -> subprocess.Popen[str]:
-    """A command in a process group of its own, as a terminal starts it."""
-    return subprocess.Popen(
-        [*program, *map(str, args)],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=environment(**env),
-        start_new_session=True,
-    )
+def spawn(
+    *args: object, program: tuple[str, ...] = MAIN, log: Path | None = None, **env: str
+) -> subprocess.Popen[str]:
+    """A command in a process group of its own, as a terminal starts it.
+
+    Args:
+        log: a file for its stderr; a pipe that nobody reads would hold it up once it is full.
+    """
+    with log.open("w") if log else nullcontext(subprocess.PIPE) as errors:
+        return subprocess.Popen(
+            [*program, *map(str, args)],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            text=True,
+            env=environment(**env),
+            start_new_session=True,
+        )
 
 
 def end(process: subprocess.Popen[str]) -> Ran:
@@ -253,18 +260,20 @@ class Server:
 
 
 @contextmanager
-def serving(data: Path) -> Iterator[Server]:
-    """A server on a free port."""
-    process = spawn("serve", "--data-dir", data, "--port", 0, "--cores", 1, BLINDTUNE_TOKEN=TOKEN)
+def serving(data: Path, **env: str) -> Iterator[Server]:
+    """A server on a free port; its log is in ``data.log``."""
+    log = data.with_suffix(".log")
+    options = ("--data-dir", data, "--port", 0, "--cores", 1)
+    process = spawn("serve", *options, log=log, BLINDTUNE_TOKEN=TOKEN, **env)
     assert process.stdout is not None
     url = process.stdout.readline().strip()
     try:
-        assert url, process.communicate()
+        assert url, log.read_text()
         yield Server(data, process, url)
     finally:
         if process.poll() is None:
             process.terminate()
-        # Closes its pipes too; a server that a test killed has closed them.
+        # Closes its pipe too; a server that a test killed has closed it.
         if process.stdout and not process.stdout.closed:
             process.communicate(timeout=30)
 

@@ -34,7 +34,7 @@ from blindtune.models.rehearsal import rehearse
 from blindtune.models.whitening import Whitening
 from blindtune.params import ParametersLiteral
 from blindtune.plan import plan
-from tests.cli.conftest import TOKEN, Ran, spawn
+from tests.cli.conftest import TOKEN, Ran, serving
 from tests.openfhe import needs_openfhe, why_not_openfhe
 
 NAMES = ("charite", "lmu", "tum")
@@ -48,14 +48,8 @@ Run = Callable[..., Ran]
 def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A server in a process of its own that trains with OpenFHE."""
     data = tmp_path_factory.mktemp("server") / "cloud"
-    given = {"BLINDTUNE_TOKEN": TOKEN, "BLINDTUNE_ACCELERATOR": "openfhe"}
-    # Nobody reads what it logs: a full pipe would hold it up.
-    quiet = ("--cores", 1, "--log-level", "error")
-    process = spawn("serve", "--data-dir", data, "--port", 0, *quiet, **given)
-    assert process.stdout is not None
-    yield process.stdout.readline().strip()
-    process.terminate()
-    process.communicate(timeout=60)
+    with serving(data, BLINDTUNE_ACCELERATOR="openfhe") as server:
+        yield server.url
 
 
 @pytest.fixture(scope="module")
