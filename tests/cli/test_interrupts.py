@@ -24,7 +24,7 @@ class TestEncrypt:
             ("blindtune.imaging:load_embeddings", 1),
             ("blindtune.models.rehearsal:rehearse", 5),
             ("blindtune.he.secret:SecretKey.generate", 1),
-            ("blindtune.client.keyfile:write_key", 1),
+            ("blindtune.client.encrypt:write_key", 1),
             ("blindtune.he.secret:SecretKey.galois_key", 4),
             ("blindtune.client.encrypt:write_data", 1),
             ("blindtune.he.secret:SecretKey.encrypt", 3),
