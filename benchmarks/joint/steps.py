@@ -17,14 +17,14 @@ from blindtune.federation.identity import Identity
 from blindtune.federation.threshold.decryption import Opening
 from blindtune.federation.threshold.mailbox import DirectoryMailbox
 from blindtune.federation.threshold.party import Party
-from blindtune.federation.threshold.refresh import Refresh, read_stale
+from blindtune.federation.threshold.refresh import Refresh
 from blindtune.federation.threshold.rehearsal import MARGIN, Rehearsal
 from blindtune.federation.threshold.rows import JointRows, write_keys
 from blindtune.federation.threshold.standin import stand_in
 from blindtune.federation.threshold.terms import Task, Terms
-from blindtune.federation.threshold.training import JointTraining
 from blindtune.federation.threshold.transcript import STAGES, Transcript
 from blindtune.he.blob import read_header
+from blindtune.he.engine import Ciphertext
 from blindtune.he.openfhe.opening import Opened, fuse
 from blindtune.kernels.layout import Layout
 from blindtune.kernels.packing import unpack_weights
@@ -33,8 +33,9 @@ from blindtune.models.heads import Encoded
 from blindtune.models.rehearsal import rehearse
 from blindtune.models.whitening import Whitening
 from blindtune.params import Parameters, ParametersLiteral
-from blindtune.wire.bundle import Bundle
+from blindtune.wire.bundle import Bundle, frame
 from blindtune.wire.manifest import layout_model, parameters_model, program_model
+from blindtune.wire.study import dumped, open_study, write_head
 
 NAMES = ("north", "south", "west")
 TRAINED = {"directions": 63, "epsilon": 0.05, "degree": 7, "interval": 12.0}
@@ -132,7 +133,7 @@ class Rounds:
         write_keys(transcript, self._work / "keys")
         steps, refreshes = self._train(transcript)
         start = time.perf_counter()
-        result = list(Bundle(self._work / "training" / "head", insecure=self._insecure).items("weights"))
+        result = list(Bundle(self._work / "head", insecure=self._insecure).items("weights"))
         openings = [Opening(party, result) for party in self._parties.values()]
         for opening in openings:
             opening.consent()
@@ -154,15 +155,10 @@ class Rounds:
     def _train(self, transcript: Transcript) -> tuple[list[list[bytes]], list[dict[str, float]]]:
         """Weights after each step, at any level; and what each refresh cost a hospital."""
         start = time.perf_counter()
-        training = JointTraining(
-            transcript,
-            self._work / "keys",
-            [self._work / f"rows-{name}" for name in self._shards],
-            self._work / "training",
-            insecure=self._insecure,
-        )
+        data = [self._work / f"rows-{name}" for name in self._shards]
+        study = open_study(self._work / "keys", data, insecure=self._insecure)
         self.seconds["loading"] = time.perf_counter() - start
-        engine = training.engine
+        engine = study.trainer.engine
         steps: list[list[bytes]] = []
 
         def keep(state: State) -> None:
@@ -170,17 +166,21 @@ class Rounds:
             steps.append([engine.dump(c) for row in state.weights for c in row])
 
         refreshes: list[dict[str, float]] = []
-        start, away = time.perf_counter(), 0.0
-        while training.advance(on_step=keep).absent:
-            number, asked = len(refreshes), time.perf_counter()
-            stale = training.stale(number)
+
+        def refresh(number: int, weights: list[Ciphertext]) -> list[Ciphertext]:
+            stale, asked = [engine.dump(c) for c in weights], time.perf_counter()
             for party in self._parties.values():
-                refresh = Refresh(party.transcript, number, read_stale(stale, self.terms, number))
-                refresh.answer(party)
-            took = time.perf_counter() - asked
-            away += took
-            refreshes.append({"seconds": took / len(self._parties), "received": stale.stat().st_size})
+                Refresh(party.transcript, number, stale).answer(party)
+            seconds = (time.perf_counter() - asked) / len(self._parties)
+            refreshes.append({"seconds": seconds, "received": sum(map(len, frame(stale)))})
+            return [engine.load(data) for data in Refresh(transcript, number, stale).fresh()]
+
+        start = time.perf_counter()
+        program = study.manifest.checked_program
+        weights = study.trainer.train(program, on_step=keep, refresh=refresh)
+        away = len(self._parties) * sum(one["seconds"] for one in refreshes)
         self.seconds["training"] = time.perf_counter() - start - away
+        write_head(self._work / "head", study.manifest, dumped(study.trainer, weights))
         return steps, refreshes
 
     def _opened(self, weights: Sequence[bytes]) -> Any:

@@ -16,12 +16,11 @@ from blindtune.errors import EngineError, FederationError
 from blindtune.federation.threshold.party import Party, Waiting
 from blindtune.federation.threshold.terms import Terms
 from blindtune.federation.threshold.transcript import REFRESH, Transcript
-from blindtune.files import whole_file
 from blindtune.he.blob import largest_bytes
 from blindtune.he.openfhe import joint
 from blindtune.he.openfhe.joint import JointPublicKey
 from blindtune.he.openfhe.refresh import Part, Stale, combine, part_bytes
-from blindtune.wire.bundle import frame, framed
+from blindtune.wire.bundle import framed
 
 _DIGEST = 32
 
@@ -115,14 +114,8 @@ class Refresh:
         return found
 
 
-def write_stale(path: Path, ciphertexts: Sequence[bytes]) -> None:
-    """Leave the weights of a refresh for the hospitals; encrypted, as everything that is trained on."""
-    with whole_file(path) as partial, partial.open("wb") as file:
-        file.writelines(frame(ciphertexts))
-
-
 def read_stale(path: Path, terms: Terms, number: int) -> list[bytes]:
-    """What :func:`write_stale` left.
+    """Weights that whoever trains left for the hospitals, as a frame.
 
     Raises:
         FederationError: a refresh that was not agreed on.
