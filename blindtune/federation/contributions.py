@@ -175,21 +175,6 @@ def moments(model: HeadModel, total: NDArray[np.float64]) -> tuple[NDArray[np.fl
     return total[:d] * model.reach, second
 
 
-def covariance_noise(model: HeadModel, deviation: float, rows: float) -> NDArray[np.float64]:
-    """The length of what noise on summed moments adds to a covariance, as one value.
-
-    The noise of the products is a symmetric Gaussian matrix, whose eigenvalues end at twice the standard
-    deviation off its diagonal times the root of the features (Wigner's semicircle). A direction of which a
-    noisy covariance says less may have that much variance. Taken to have it, no whitened direction has more
-    than about twice its share, and steps do not diverge.
-
-    Args:
-        deviation: of the noise on a sum of moments, as :func:`row_moments` gives them.
-    """
-    off_diagonal = deviation * model.reach**2 / (math.sqrt(2) * rows)
-    return np.array([2 * math.sqrt(model.features) * off_diagonal])
-
-
 def known(plan: Agreement, totals: Mapping[str, NDArray[np.float64]]) -> dict[str, NDArray[np.float64]]:
     """Sums with what follows from them: how many ``rows`` they are of, and moments in their own unit."""
     found, private = dict(totals), plan.privacy
@@ -198,10 +183,8 @@ def known(plan: Agreement, totals: Mapping[str, NDArray[np.float64]]) -> dict[st
         return found
     found["rows"] = np.array([float(sum(private.patients.values()))])
     if "moments" in found and isinstance(plan.model, HeadModel):
-        mechanism = moments_mechanism(plan.model, private.moments, private.parties)
-        deviation = math.sqrt(len(private.patients)) * mechanism.scale * mechanism.step
-        found["moments"] = found["moments"] * mechanism.step
-        found["floor"] = covariance_noise(plan.model, deviation, found["rows"][0])
+        step = moments_mechanism(plan.model, private.moments, private.parties).step
+        found["moments"] = found["moments"] * step
     return found
 
 

@@ -240,7 +240,7 @@ def agreed_whitening(model: HeadModel, totals: Totals) -> Whitening | None:
 
     Args:
         totals: with ``moments``, and the rows they are of as ``rows`` (one value); under noise also with
-            ``floor``, see :func:`~blindtune.federation.contributions.covariance_noise`.
+            ``floor``, the least variance of a direction.
     """
     if not model.summed:
         return None

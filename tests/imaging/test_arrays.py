@@ -32,6 +32,7 @@ def test_plain_layout(save):
     assert study.features.shape == (40, 5)
     assert study.classes == ("0", "1")
     assert len(study) == len(set(study.patients)) == 40
+    assert not study.named
     assert {str(s) for s in study.splits} == {"train", "val", "test"}
 
 
@@ -43,6 +44,7 @@ def test_names_patients_and_splits(save):
     assert study.classes == ("ill", "well")
     assert study.labels.tolist() == Y.tolist()
     assert study.patients == tuple(patients)
+    assert study.named
     assert [len(study.indices(s)) for s in ("train", "val", "test")] == [30, 4, 6]
 
 

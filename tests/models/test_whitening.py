@@ -36,6 +36,14 @@ def test_variances_follow_the_shrinkage(seed: int, k: int, epsilon: float) -> No
     np.testing.assert_allclose(z.var(axis=0), expected, rtol=1e-6)
 
 
+def test_no_direction_is_taken_to_have_less_than_the_floor() -> None:
+    x = features(3)
+    values = np.sort(np.linalg.eigvalsh(np.cov(x.T, bias=True)))[::-1]
+    floor = values[5]
+    z = Spectrum.of_rows(x).whitening(12, 0.0, "north", floor).apply(x)[:, :-1]
+    np.testing.assert_allclose(z.var(axis=0), np.minimum(1, values / floor), rtol=1e-6)
+
+
 @given(seed=st.integers(0, 50), k=st.integers(1, 12), outputs=st.integers(1, 4))
 def test_folding_is_exact(seed: int, k: int, outputs: int) -> None:
     x, rng = features(seed), np.random.default_rng(seed)

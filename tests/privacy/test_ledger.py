@@ -46,6 +46,9 @@ def test_what_the_budget_does_not_hold_is_refused_and_not_charged(path):
     ledger = Ledger.create(path, 1.0, DELTA)
     ledger.charge("fits", Release(10.0))
     spent = ledger.spent_epsilon
+    assert spent < ledger.afford(Release(10.0)) < 1.0
+    with pytest.raises(PrivacyError, match="would take epsilon to"):
+        ledger.afford(Release(1.0))
     with pytest.raises(PrivacyError, match="would take epsilon to"):
         ledger.charge("too much", Release(1.0))
     assert ledger.spent_epsilon == spent

@@ -27,7 +27,7 @@ from pydantic import Field
 
 from blindtune.errors import FederationError
 from blindtune.federation.agreement import HeadModel, Schema
-from blindtune.federation.contributions import covariance_noise, moments_mechanism, row_moments, whole_part
+from blindtune.federation.contributions import moments_mechanism, row_moments, whole_part
 from blindtune.federation.heads import Cases, Floats
 from blindtune.federation.parcel import Parcel
 from blindtune.federation.private import noisy_sum
@@ -50,7 +50,7 @@ class SumPrivacy(Schema):
         delta: at which epsilon is told.
     """
 
-    noise: Annotated[float, Field(gt=0, le=1e4)]
+    noise: Annotated[float, Field(ge=0.05, le=1e4)]
     delta: Annotated[float, Field(gt=0, lt=1)]
 
     @classmethod
@@ -180,3 +180,18 @@ class NoisySum:
     def _one(self) -> float:
         """What a patient adds to the count of a class, in steps: clipped and rounded, and so known."""
         return float(self.counts.whole(np.eye(1, self.classes))[0, 0])
+
+
+def covariance_noise(model: HeadModel, deviation: float, rows: float) -> Floats:
+    """The length of what noise on summed moments adds to a covariance, as one value.
+
+    The noise of the products is a symmetric Gaussian matrix, whose eigenvalues end at twice the standard
+    deviation off its diagonal times the root of the features (Wigner's semicircle). A direction of which a
+    noisy covariance says less may have that much variance. Taken to have it, no whitened direction has more
+    than about twice its share, and steps do not diverge.
+
+    Args:
+        deviation: of the noise on a sum of moments, as they are relative to the reach.
+    """
+    off_diagonal = deviation * model.reach**2 / (math.sqrt(2) * rows)
+    return np.array([2 * math.sqrt(model.features) * off_diagonal])

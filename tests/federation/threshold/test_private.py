@@ -18,7 +18,7 @@ from blindtune.federation.agreement import HeadModel
 from blindtune.federation.contributions import moments, row_moments
 from blindtune.federation.heads import Cases, agreed_whitening
 from blindtune.federation.threshold.decryption import Opening
-from blindtune.federation.threshold.private import NoisySum, SumPrivacy
+from blindtune.federation.threshold.private import NoisySum, SumPrivacy, covariance_noise
 from blindtune.federation.threshold.rows import JointRows, afford, pooled, write_keys
 from blindtune.federation.threshold.terms import Task, Terms
 from blindtune.federation.threshold.transcript import Transcript
@@ -138,6 +138,17 @@ def test_a_covariance_that_is_none_is_whitened_all_the_same(ledger: Ledger) -> N
     assert np.linalg.eigvalsh(np.cov(found.apply(cases.features)[:, :-1].T)).max() < 3
     bare = Whitening.from_moments(round(rows), total, second, 30, 0.01, "")
     assert np.linalg.eigvalsh(np.cov(bare.apply(cases.features)[:, :-1].T)).max() > 20
+
+
+def test_noise_on_moments_lengthens_a_covariance_as_said() -> None:
+    rng = np.random.default_rng(2)
+    model, rows, deviation = HeadModel(features=120, directions=9, reach=5.0), 400, 7.0
+    noise = rng.normal(size=120 * 123 // 2) * deviation
+    _, second = moments(model, noise)
+    longest = np.abs(np.linalg.eigvalsh(second / rows)).max()
+    [said] = covariance_noise(model, deviation, rows)
+    # At so many features, eigenvalues end a few percent around the limit.
+    assert longest == pytest.approx(said, rel=0.1)
 
 
 class TestRefusals:
