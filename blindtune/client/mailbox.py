@@ -27,7 +27,7 @@ class RemoteMailbox:
 
         Raises:
             FederationError: another one lies there.
-            RemoteError: the server cannot be reached, or refuses.
+            RemoteError: the server cannot be reached, or refuses: what the sender did not sign, too.
         """
         part = Part(name="message", sha256=hashlib.sha256(message).hexdigest(), size=len(message))
         _, statement, signature, _ = parsed(message)
