@@ -311,6 +311,11 @@ def test_sums_under_noise_are_paid_for_once_before_they_leave(
     assert "against all other hospitals" in " ".join(plain.replace("│", " ").split())
 
     hospitals.say("contribute", "lmu", homes / "lmu.npz", "--no-wait").refused("no patients in the file")
+    books["lmu"] = books["lmu"].rename(tmp_path / "moved.ledger")
+    hospitals.say("contribute", "lmu", homes / "lmu.npz", "--no-wait").refused("no privacy ledger here")
+    (hospitals.place / "lmu" / "ledger.json").write_text("{")
+    hospitals.say("contribute", "lmu", homes / "lmu.npz", "--no-wait").refused("damaged", "--ledger")
+    hospitals.told("approve", "lmu", "--ledger", books["lmu"])
     for name in NAMES:
         rows = dict(np.load(homes / f"{name}.npz"))
         np.savez(tmp_path / f"{name}.npz", **rows, patients=np.arange(ROWS[name]))

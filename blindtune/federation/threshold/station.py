@@ -122,7 +122,8 @@ class Station:
         """Approve exactly these terms, once for all.
 
         Args:
-            ledger: of this hospital's patients, for terms with noise on the sums; remembered.
+            ledger: of this hospital's patients, for terms with noise on the sums; remembered, and given again
+                if it was moved.
 
         Raises:
             FederationError: they are not the ones that were looked at here, or approved before; or of another
@@ -134,18 +135,19 @@ class Station:
         noisy = noisy_of(offered)
         if ledger and not noisy:
             raise InputError("these terms add no noise", where="--ledger", remedy="Leave it out.")
-        if (self.directory / APPROVED).is_file():
+        known = (self.directory / APPROVED).is_file()
+        if known:
             approve(offered, self.approved)
-            return
-        if noisy:
+        elif noisy:
             with closing(noisy.needed(Ledger(ledger) if ledger else None)) as book:
                 book.afford(noisy.privacy.release)
         with writing("the approval", self.directory.name):
             if ledger:
                 with whole_file(self.directory / LEDGER) as partial:
                     partial.write_text(json.dumps(str(ledger.resolve())))
-            with whole_file(self.directory / APPROVED) as partial:
-                partial.write_text(offered.model_dump_json(indent=1))
+            if not known:
+                with whole_file(self.directory / APPROVED) as partial:
+                    partial.write_text(offered.model_dump_json(indent=1))
 
     @contextmanager
     def ledger(self) -> Iterator[Ledger | None]:
@@ -153,12 +155,17 @@ class Station:
 
         Raises:
             PrivacyError: no ledger is there any more.
+            InputError: nobody can read where it was.
         """
         try:
             path = Path(json.loads((self.directory / LEDGER).read_text()))
         except FileNotFoundError:
             yield None
             return
+        except (OSError, ValueError, TypeError):
+            raise InputError(
+                "damaged", where=LEDGER, remedy="Run blindtune study approve again with --ledger."
+            ) from None
         with closing(Ledger(path)) as book:
             yield book
 

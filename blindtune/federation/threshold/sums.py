@@ -7,7 +7,7 @@ This is sounder than adding the moments up under the joint key. The sum is exact
 error has to be hidden and no opening is spent; the server cannot put another ciphertext in its place to have
 it opened; and what is opened is read by hospitals alone. What the sum tells them is the pooled mean and
 covariance of the features and how many rows there are of each class: of two hospitals, each can subtract its
-own part and has the other's.
+own part and has the other's. Noise against that is in :mod:`.private`.
 """
 
 from __future__ import annotations
