@@ -163,7 +163,7 @@ three steps of degree {TRAINED["degree"]}, in clear. Every hospital adds the who
 moments; epsilon is of each of its patients at delta {DELTA:g}, against all others together. Means of
 {DRAWS} draws of the noise, with the least and the largest. Areas under the curve are of each class against
 the rest, on {first["test"]} test scans. Below are heads of a hospital's own rows, whitened by its own exact
-moments.
+moments. The length that rows are cut to was looked up in these very rows, which no account here covers.
 """
     for case in results["cases"]:
         text += section(case)
