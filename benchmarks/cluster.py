@@ -1,6 +1,8 @@
-"""The same study on one core, on two, and on Ray clusters of one and two nodes of a core each.
+"""The same studies on one core, on two, and on Ray clusters of one and two nodes of a core each.
 
-    python -m benchmarks.cluster --work /tmp/cluster [--rows 32000] [--turns 2]
+    python -m benchmarks.cluster --work /tmp/cluster [--sizes 64000x2 20000x40] [--turns 2]
+
+Sizes are rows and classes.
 
 Everything runs on this machine: nodes of the cluster are processes of its own, each with one core, and what
 they say to each other goes over loopback. Ratios are of the quickest trainings within this run. Written to
@@ -24,7 +26,7 @@ from benchmarks.page import table
 from blindtune.wire.bundle import file_sha256
 
 PAGE = ROOT / "docs" / "benchmarks" / "cluster.md"
-FEATURES, CLASSES = 192, 2
+FEATURES = 192
 
 CASES = {
     "this machine, one core": (1, 0),
@@ -75,9 +77,9 @@ def train(study: Path, work: Path, cores: int, nodes: int, turns: int) -> list[d
     return found
 
 
-def page(found: dict[str, Any]) -> str:
-    """The page of the results."""
-    m, cases = found["machine"], found["cases"]
+def section(study: dict[str, Any]) -> str:
+    """What was found of one study."""
+    cases = study["cases"]
     quickest = {name: min(t["seconds_training"] for t in took) for name, took in cases.items()}
     base = quickest[next(iter(CASES))]
     rows = [
@@ -93,16 +95,27 @@ def page(found: dict[str, Any]) -> str:
     once = len(next(iter(cases.values()))[0]["head"])
     same = "the same bytes" if len(heads) == once else "**not the same bytes**"
     columns = ["where", "loading, s", "training, s", "times as fast as one core"]
-    return f"""# Training on a Ray cluster
+    return f"""## {study["rows"]:,} rows, {FEATURES} columns, {study["classes"]} classes
 
-Written by `python -m benchmarks.cluster` on {m["cpu"]}, {m["cores"]} cores, Python {m["python"]},
-Ray {found["ray"]}, commit {m["commit"]}, load {m["load_at_start"]:.1f} at the start. A study of
-{found["rows"]:,} rows, {FEATURES} columns and {CLASSES} classes; the quickest of {found["turns"]}
-trainings. Nodes are processes on this one machine: its memory is shared, and loopback is quicker than a
-network. All heads have {same}.
+All heads have {same}.
 
 {table(columns, rows)}
 """
+
+
+def page(found: dict[str, Any]) -> str:
+    """The page of the results."""
+    m = found["machine"]
+    text = f"""# Training on a Ray cluster
+
+Written by `python -m benchmarks.cluster` on {m["cpu"]}, {m["cores"]} cores, Python {m["python"]},
+Ray {found["ray"]}, commit {m["commit"]}, load {m["load_at_start"]:.1f} at the start. Of
+{found["turns"]} trainings the quickest. Nodes are processes on this one machine: its memory is shared, and
+loopback is quicker than a network. In each step a node is sent the weights, and sends back its inner sums: as
+much for many rows as for few.
+
+"""
+    return text + "\n".join(section(study) for study in found["studies"])
 
 
 def main() -> None:
@@ -111,15 +124,19 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--work", type=Path, required=True)
-    parser.add_argument("--rows", type=int, default=32_000)
+    parser.add_argument("--sizes", nargs="+", default=["64000x2", "20000x40"], metavar="ROWSxCLASSES")
     parser.add_argument("--turns", type=int, default=2)
     given = parser.parse_args()
     shutil.rmtree(given.work, ignore_errors=True)
     given.work.mkdir(parents=True)
-    told, study = machine(), given.work / "study"
-    blindtune("encrypt", *synthetic(given.work, given.rows, FEATURES, CLASSES), "--out", str(study))
-    cases = {name: train(study, given.work, *case, given.turns) for name, case in CASES.items()}
-    found = {"machine": told, "ray": version("ray"), "rows": given.rows, "turns": given.turns, "cases": cases}
+    told, studies = machine(), []
+    for size in given.sizes:
+        rows, classes = map(int, size.split("x"))
+        study = given.work / size
+        blindtune("encrypt", *synthetic(given.work, rows, FEATURES, classes), "--out", str(study))
+        cases = {name: train(study, given.work, *case, given.turns) for name, case in CASES.items()}
+        studies.append({"rows": rows, "classes": classes, "cases": cases})
+    found = {"machine": told, "ray": version("ray"), "turns": given.turns, "studies": studies}
     keep("cluster", found)
     PAGE.write_text(page(found))
     print(PAGE.read_text())

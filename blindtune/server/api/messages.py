@@ -34,7 +34,7 @@ class MessageRequest(BaseModel):
     signature: str = Field(pattern="^[0-9a-f]{128}$", description="Ed25519, of the statement.")
 
 
-def _names(study: Study, stage: Name, item: Name, sender: Name) -> dict[str, str]:
+async def _names(study: Study, stage: Name, item: Name, sender: Name) -> dict[str, str]:
     return {"study": study, "stage": stage, "item": item, "sender": sender}
 
 
