@@ -51,14 +51,20 @@ class Tile:
         return part.row in self.rows and (isinstance(part, DataPart) or part.head in self.heads)
 
 
-def tiles(heads: int, rows: int, nodes: int) -> list[Tile]:
+def tiles(heads: int, rows: int, nodes: int, fits: Callable[[Tile], bool] = lambda _: True) -> list[Tile]:
     """Share out all pairs of weight block and row block, so that the node with most has as few as can be.
 
-    Of ways that are equally good the one that copies least of the dataset is taken.
+    Of ways that are equally good the one is taken that sends least: of a weight block each of its nodes sends
+    a sum. Nodes with the same row block each hold a copy of its rows, though.
+
+    Args:
+        fits: whether a node can hold a tile; if none of the ways fits, the one that copies least is taken.
     """
     ways = [(a, b) for a in range(1, min(heads, nodes) + 1) for b in range(1, min(rows, nodes // a) + 1)]
-    across, down = min(ways, key=lambda way: (-(-heads // way[0]) * -(-rows // way[1]), way))
-    return [Tile(h, r) for h in _cut(heads, across) for r in _cut(rows, down)]
+    most = min(-(-heads // a) * -(-rows // b) for a, b in ways)
+    best = sorted((b, a) for a, b in ways if -(-heads // a) * -(-rows // b) == most)
+    shared = [[Tile(h, r) for h in _cut(heads, a) for r in _cut(rows, b)] for b, a in best]
+    return next((found for found in shared if all(map(fits, found))), shared[-1])
 
 
 def _cut(count: int, pieces: int) -> list[range]:
@@ -88,9 +94,7 @@ class Shard:
 
     def reserve(self, program: Program) -> None:
         """Take the memory that training will need."""
-        layout = replace(
-            self._blocks.layout, row_blocks=len(self._tile.rows), weight_blocks=len(self._tile.heads)
-        )
+        layout = _layout_of(self._blocks.layout, self._tile)
         self._engine.reserve(cost.working_bytes(layout, program, self._engine.parameters))
 
     def put(self, part: Part, name: str, items: Sequence[Sent]) -> None:
@@ -124,7 +128,13 @@ class Cluster:
         nodes.sort(key=lambda n: -n["Resources"]["CPU"])
         if not nodes:
             raise StorageError("no node of the Ray cluster has a core", remedy="Start its nodes.")
-        self._tiles = tiles(layout.weight_blocks, layout.row_blocks, len(nodes))
+        program = keys.manifest.checked_program
+        least = int(min(n["Resources"].get("memory", 0) for n in nodes))
+
+        def fits(tile: Tile) -> bool:
+            return cost.memory_bytes(_layout_of(layout, tile), program, engine.parameters) <= least
+
+        self._tiles = tiles(layout.weight_blocks, layout.row_blocks, len(nodes), fits)
         shared = ray.put(key_items(keys))
         remote: Any = ray.remote(Shard)
         self._shards = []
@@ -220,6 +230,11 @@ def cluster(engine: Engine, layout: Layout, keys: Bundle) -> Iterator[Cluster]:
         raise failed from error
     finally:
         ray.shutdown()
+
+
+def _layout_of(layout: Layout, tile: Tile) -> Layout:
+    """The layout of a tile's blocks alone."""
+    return replace(layout, row_blocks=len(tile.rows), weight_blocks=len(tile.heads))
 
 
 def _first(pending: list[Any]) -> tuple[Any, Any]:

@@ -143,7 +143,8 @@ def openfhe_key() -> OpenFheSecretKey:
 @pytest.fixture(scope="module")
 def openfhe_bench(openfhe_key: OpenFheSecretKey) -> Bench:
     key, engine = openfhe_key, openfhe_key.engine(KEYS)
-    return Bench(engine, lambda v: engine.load(key.encrypt(v)), key.decrypt, 1.2e-5)
+    # A rotation's largest error of 120 keys was 1.6e-5.
+    return Bench(engine, lambda v: engine.load(key.encrypt(v)), key.decrypt, 4e-5)
 
 
 @pytest.fixture(scope="module")

@@ -37,11 +37,13 @@ def test_tiles_share_out_every_pair_once_and_evenly(heads: int, rows: int, nodes
         assert most <= -(-heads // across) * -(-rows // down)
 
 
-def test_few_rows_are_split_by_weight_blocks() -> None:
+def test_tiles_send_little_unless_the_copies_of_rows_do_not_fit() -> None:
     assert tiles(1, 4, 2) == [Tile(range(1), range(2)), Tile(range(1), range(2, 4))]
     assert tiles(2, 1, 2) == [Tile(range(1), range(1)), Tile(range(1, 2), range(1))]
-    # Rows first: the dataset is then nowhere twice.
-    assert tiles(2, 2, 2) == [Tile(range(2), range(1)), Tile(range(2), range(1, 2))]
+    assert tiles(2, 2, 2) == [Tile(range(1), range(2)), Tile(range(1, 2), range(2))]
+    by_rows = [Tile(range(2), range(1)), Tile(range(2), range(1, 2))]
+    assert tiles(2, 2, 2, lambda tile: len(tile.rows) < 2) == by_rows
+    assert tiles(2, 2, 2, lambda _: False) == by_rows
 
 
 def test_sums_of_tiles_are_the_sums_of_the_whole(tiny_key: Any, draw_study: Callable[..., Any]) -> None:
