@@ -9,7 +9,7 @@ import secrets
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
@@ -78,8 +78,8 @@ def timing(study: Path, url: str, token: str) -> dict[str, Any]:
         return there.timing(manifest["study"])
 
 
-def machine() -> dict[str, Any]:
-    """Where and with what something was measured."""
+def machine(packages: Iterable[str] = PACKAGES) -> dict[str, Any]:
+    """Where and with what something was measured; with the versions of these packages."""
     memory = next(x for x in Path("/proc/meminfo").read_text().splitlines() if x.startswith("MemTotal"))
     return {
         "cpu": processor(),
@@ -87,7 +87,7 @@ def machine() -> dict[str, Any]:
         "memory_gib": round(int(memory.split()[1]) / 2**20, 1),
         "ifma": has_ifma(),
         "python": platform.python_version(),
-        "packages": {n: version(n) for n in PACKAGES},
+        "packages": {n: version(n) for n in packages},
         "commit": commit(),
         "load_at_start": os.getloadavg()[0],
     }

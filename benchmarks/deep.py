@@ -17,17 +17,15 @@ from __future__ import annotations
 import argparse
 import os
 import resource
-import sys
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from benchmarks import deeppage
-from benchmarks.commands import commit, keep, kept
+from benchmarks.commands import keep, kept
 from benchmarks.datasets import Arrays, embeddings
-from blindtune.client.calibrate import processor
+from benchmarks.joint.machine import here
 from blindtune.federation.heads import Cases
 
 TRAIN, TEST, USED = 6144, 4000, 3072
@@ -160,17 +158,6 @@ def read(path: Path, used: int = USED) -> tuple[Cases, Cases]:
     )
     chosen = np.linspace(0, len(train.labels) - 1, used).astype(int)
     return Cases(train.features[chosen], train.labels[chosen]), test
-
-
-def here() -> dict[str, Any]:
-    """Where and with what something is measured."""
-    return {
-        "cpu": processor(),
-        "cores": os.cpu_count(),
-        "python": sys.version.split()[0],
-        "openfhe": version("openfhe"),
-        "commit": commit(),
-    }
 
 
 def _subset(found: Any) -> Arrays:

@@ -19,10 +19,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from benchmarks.commands import ROOT, commit, keep
+from benchmarks.commands import ROOT, keep, machine
 from benchmarks.page import table
 from benchmarks.single.study import HEAD, Given
-from blindtune.client.calibrate import processor
 from blindtune.imaging.arrays import load_embeddings
 from blindtune.models.whitening import Whitening
 from blindtune.params import Parameters, ParametersLiteral
@@ -50,7 +49,7 @@ def main() -> None:
     parser.add_argument("--turns", type=int, default=3, help="trainings, of which the quickest counts")
     given = parser.parse_args()
     pythons = {"openfhe": given.openfhe_python}
-    results: dict[str, Any] = {"machine": here(), "cases": []}
+    results: dict[str, Any] = {"machine": machine(()), "cases": []}
     data = load_embeddings(given.data)
     rows = data.indices("train")
     whitening = Whitening.fit(data.features[rows], DIRECTIONS, EPSILON, "")
@@ -80,16 +79,6 @@ def main() -> None:
         results["cases"].append(found)
         keep("engines", results)
     PAGE.write_text(render(results))
-
-
-def here() -> dict[str, Any]:
-    """Where this is measured."""
-    return {
-        "cpu": processor(),
-        "cores": os.cpu_count(),
-        "commit": commit(),
-        "load_at_start": os.getloadavg()[0],
-    }
 
 
 def described(parameters: Parameters) -> dict[str, Any]:

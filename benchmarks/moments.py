@@ -11,23 +11,19 @@ to ``docs/benchmarks/moments.md`` and ``benchmarks/results/moments.json``.
 from __future__ import annotations
 
 import argparse
-import os
-import sys
 from contextlib import closing
 from dataclasses import replace
-from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 
-from benchmarks.commands import ROOT, commit, keep
+from benchmarks.commands import ROOT, keep, machine
 from benchmarks.joint.heads import in_clear
 from benchmarks.joint.task import SHARES, TRAINED, split
 from benchmarks.joint.task import task_of as planned
 from benchmarks.page import table
-from blindtune.client.calibrate import processor
 from blindtune.federation.heads import Cases, agreed_whitening, vote
 from blindtune.federation.threshold.private import SumPrivacy
 from blindtune.federation.threshold.terms import Task
@@ -53,23 +49,11 @@ def main() -> None:
     parser.add_argument("data", type=Path)
     data = load_embeddings(parser.parse_args().data)
     results = {
-        "machine": here(),
+        "machine": machine(("numpy", "opendp", "dp-accounting")),
         "cases": [run(data, "as they are"), run(projected(data), "after a projection")],
     }
     keep("moments", results)
     PAGE.write_text(render(results))
-
-
-def here() -> dict[str, Any]:
-    """Where and with what this is measured."""
-    return {
-        "cpu": processor(),
-        "cores": os.cpu_count(),
-        "python": sys.version.split()[0],
-        "packages": {name: version(name) for name in ("numpy", "opendp", "dp-accounting")},
-        "commit": commit(),
-        "load_at_start": os.getloadavg()[0],
-    }
 
 
 def projected(data: Embeddings) -> Embeddings:

@@ -2,22 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import sys
 from importlib.metadata import version
 from typing import Any
 
-from benchmarks.commands import commit
-from blindtune.client.calibrate import processor
+from benchmarks.commands import machine
 
 
 def here() -> dict[str, Any]:
     """This machine and environment."""
-    return {
-        "cpu": processor(),
-        "cores": os.cpu_count(),
-        "python": sys.version.split()[0],
-        "openfhe": version("openfhe"),
-        "commit": commit(),
-        "load_at_start": os.getloadavg()[0],
-    }
+    return {**machine(()), "openfhe": version("openfhe")}
