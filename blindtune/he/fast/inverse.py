@@ -6,7 +6,7 @@ from typing import Any
 
 from blindtune.he.fast.emitted import compiled, emitted
 from blindtune.he.fast.tables import INVERSE_ROOT_RATIOS, INVERSE_ROOTS, IS_NARROW, Q
-from blindtune.he.fast.transform import inner_twiddles, outer_twiddles
+from blindtune.he.fast.transform import inner_twiddles, outer_stage, outer_twiddles
 from blindtune.he.fast.vector import Lanes, Value
 
 
@@ -29,19 +29,11 @@ def _outer_inverse(stages: int) -> Any:
             places = [v.at(address, offset, v.b.mul(stride, v.constant(r))) for r in range(size)]
             a = [v.load(p) for p in places]
             for stage in reversed(range(stages)):
-                _inverse_stage(v, a, stage, twiddles[stage], q2, negated)
+                outer_stage(a, stage, v.inverse, twiddles[stage], q2, negated)
             for value, place in zip(a, places, strict=True):
                 v.store(value, place)
 
     return emitted(inverse)
-
-
-def _inverse_stage(v: Lanes, a: list[Any], stage: int, twiddles: Any, q2: Value, negated: Value) -> None:
-    h = len(a) >> (stage + 1)
-    for u in range(1 << stage):
-        w, ratio = twiddles[u]
-        for x in range(2 * u * h, 2 * u * h + h):
-            a[x], a[x + h] = v.inverse(a[x], a[x + h], w, ratio, q2, negated)
 
 
 def _last_inverse(narrow: bool) -> Any:
@@ -67,7 +59,7 @@ def _last_inverse(narrow: bool) -> Any:
             places = [v.b.add(offset, v.b.mul(stride, v.constant(r))) for r in range(8)]
             a = [v.load(v.b.add(source, p)) for p in places]
             for stage in (2, 1):
-                _inverse_stage(v, a, stage, twiddles[stage], q2, negated)
+                outer_stage(a, stage, v.inverse, twiddles[stage], q2, negated)
             for x in range(4):
                 total, apart = v.b.add(a[x], a[x + 4]), v.b.sub(v.b.add(a[x], q2), a[x + 4])
                 a[x] = v.shoup(total, *whole, negated)

@@ -40,6 +40,16 @@ def outer_twiddles(
     return found
 
 
+def outer_stage(
+    a: list[Any], stage: int, butterfly: Any, twiddles: list[tuple[Any, Any]], q2: Value, negated: Value
+) -> None:
+    """One of merged stages, in place, on what lies a stride apart."""
+    h = len(a) >> (stage + 1)
+    for u, root in enumerate(twiddles):
+        for x in range(2 * u * h, 2 * u * h + h):
+            a[x], a[x + h] = butterfly(a[x], a[x + h], *root, q2, negated)
+
+
 def inner_twiddles(v: Lanes, roots: Value, ratios: Value, degree: Value, group: Value) -> dict[int, Any]:
     """The roots of the innermost stages for the sixteen coefficients number ``group``."""
     found = {}
@@ -98,10 +108,7 @@ def _outer_forward(
             if first:
                 a = [v.b.add(x, rise if i < size // 2 else add) for i, x in enumerate(a)]
             for stage in range(stages):
-                h = size >> (stage + 1)
-                for u in range(1 << stage):
-                    for x in range(2 * u * h, 2 * u * h + h):
-                        a[x], a[x + h] = butterfly(a[x], a[x + h], *twiddles[stage][u], q2, negated)
+                outer_stage(a, stage, butterfly, twiddles[stage], q2, negated)
             for value, place in zip(a, places, strict=True):
                 v.store(value, v.b.add(target, place))
 
