@@ -136,15 +136,15 @@ def fast_benches(tiny_key: SecretKey) -> Callable[[str], Bench]:
 
 @pytest.fixture(scope="module")
 def openfhe_key() -> OpenFheSecretKey:
-    parameters = ParametersLiteral(1024, TOP, 30, 42, 60, security=0).checked()
+    # Of 120 keys with a scale of 30 bits some rotate with an error of 1.6e-5.
+    parameters = ParametersLiteral(1024, TOP, 32, 44, 60, security=0).checked()
     return OpenFheSecretKey.generate(parameters)
 
 
 @pytest.fixture(scope="module")
 def openfhe_bench(openfhe_key: OpenFheSecretKey) -> Bench:
     key, engine = openfhe_key, openfhe_key.engine(KEYS)
-    # A rotation's largest error of 120 keys was 1.6e-5.
-    return Bench(engine, lambda v: engine.load(key.encrypt(v)), key.decrypt, 4e-5)
+    return Bench(engine, lambda v: engine.load(key.encrypt(v)), key.decrypt, 1.2e-5)
 
 
 @pytest.fixture(scope="module")
